@@ -1,0 +1,22 @@
+//! Limits of the kernel side. They are stated here and nowhere else.
+
+/// Rules that one loaded object can hold.
+pub const RULES: u32 = 2048;
+/// Slots: one per hook point that may carry rules (a device direction or a cgroup).
+pub const SLOTS: u32 = 4096;
+/// Rules that act on one slot. Bounds the loop that the verifier walks.
+pub const RULES_PER_SLOT: usize = 16;
+/// Targeted cgroups, counted per device that carries their traffic.
+pub const CGROUPS: u32 = 4096;
+/// Prefixes of all peer sets of one family together.
+pub const PREFIXES: u32 = 131_072;
+/// Ports that one prefix of a peer set may name.
+pub const PORTS_PER_PREFIX: usize = 16;
+/// Deepest cgroup level (the root of the hierarchy is 0) that can be a target.
+pub const CGROUP_LEVELS: u32 = 16;
+/// IPv6 extension headers that are looked through on the way to the ports.
+pub const EXTENSION_HEADERS: usize = 4;
+/// Longest delay, in nanoseconds, that a rule may ask for, jitter included.
+pub const DELAY_NS: u64 = 120_000_000_000;
+/// Copies of one packet that all matching rules together may add.
+pub const COPIES: u32 = 4;

@@ -1,0 +1,3 @@
+//! The API that people write: value types and the envelope of a manifest. Pure.
+
+pub mod duration;

@@ -1,0 +1,2 @@
+//! The `kfault` program.
+fn main() {}
