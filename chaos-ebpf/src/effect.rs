@@ -10,9 +10,8 @@ use chaos_abi::target::Slot;
 use chaos_abi::verdict::{decide, dice, stream, uniform};
 
 use crate::maps::{
-    FLIP,
-    CLOCKS, COUNTERS, DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, HEARTBEAT, MEMORY,
-    RULES,
+    FLIP,     CLOCKS, COUNTERS, DECISION, Decision, FATE_GONE, FATE_LOST, FATE_PASS, FATE_REJECT, HEARTBEAT, MEMORY,
+    PACKET, RULES,
 };
 use crate::skb::Packet;
 use crate::target;
@@ -26,48 +25,66 @@ pub fn decide_all(
     skb: *mut __sk_buff,
     slot: &'static Slot,
     packet: &Packet,
-    peer_is_destination: bool,
     bytes: u64,
 ) -> Option<&'static mut Decision> {
     // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
     let decision = unsafe { &mut *DECISION.get_ptr_mut(0)? };
+    // SAFETY: as above.
+    unsafe { *PACKET.get_ptr_mut(0)? = *packet };
+    // SAFETY: the context is valid.
+    let (segments, stamp) =
+        unsafe { ((*skb).gso_segs as u64, core::ptr::read_volatile(&raw const (*skb).tstamp)) };
     decision.now = 0;
+    decision.own_stamp = stamp;
+    decision.bytes = bytes;
+    decision.wire = if segments > 1 { segments } else { 1 };
     let mut i = 0;
     while i < RULES_PER_SLOT {
-        if i as u32 >= slot.rule_count {
+        if i as u32 >= slot.rule_count || kfault_rule(slot.rules[i]) != FATE_PASS {
             break;
         }
-        let index = slot.rules[i];
         i += 1;
-        let Some(rule) = RULES.get(index) else { break };
-        if !target::admits(skb, packet, rule.peers, peer_is_destination) {
-            continue;
-        }
-        if decision.now == 0 && !begin(skb, decision) {
-            return None;
-        }
-        if decision.now >= rule.deadline_ns {
-            continue;
-        }
-        one(skb, rule, index, decision, bytes);
-        if decision.fate != FATE_PASS {
-            break;
-        }
     }
     if decision.now == 0 { None } else { Some(decision) }
 }
 
+/// Matches the rule at `index` against the current packet and applies it. Returns the fate.
+///
+/// A function of a number only, with external linkage: the verifier checks it once, by itself
+/// (global functions, since Linux 5.6), and not once for every rule of a slot.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn kfault_rule(index: u32) -> u32 {
+    let (Some(rule), Some(packet), Some(decision)) =
+        (RULES.get(index), PACKET.get(0), DECISION.get_ptr_mut(0))
+    else {
+        return FATE_PASS;
+    };
+    // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
+    let decision = unsafe { &mut *decision };
+    if !target::admits(packet, rule.peers) {
+        return FATE_PASS;
+    }
+    if decision.now == 0 && !begin(decision) {
+        return FATE_GONE;
+    }
+    if decision.now >= rule.deadline_ns {
+        return FATE_PASS;
+    }
+    apply(rule, index, decision)
+}
+
 /// Reads the clock once per packet; false when the engine is gone.
 #[inline(always)]
-fn begin(skb: *mut __sk_buff, decision: &mut Decision) -> bool {
+fn begin(decision: &mut Decision) -> bool {
     let Some(alive_until) = HEARTBEAT.get(0) else { return false };
     // SAFETY: plain helper call.
     let now = unsafe { bpf_ktime_get_ns() };
     if now >= *alive_until {
         return false;
     }
-    // SAFETY: the context is valid. TCP's own pacing survives: its stamp is the earliest time.
-    let own = unsafe { core::ptr::read_volatile(&raw const (*skb).tstamp) };
+    // TCP's own pacing survives: its stamp is the earliest time.
+    let own = decision.own_stamp;
     decision.now = now;
     decision.departure = if own > now && own - now < SANE_STAMP_NS { own } else { now };
     decision.spread = 0;
@@ -111,19 +128,16 @@ impl Roll<'_> {
 }
 
 #[inline(always)]
-fn one(skb: *mut __sk_buff, rule: &Rule, index: u32, decision: &mut Decision, bytes: u64) {
+fn apply(rule: &Rule, index: u32, decision: &mut Decision) -> u32 {
     let (Some(counters), Some(memory), Some(clocks)) =
         (COUNTERS.get_ptr_mut(index), MEMORY.get_ptr_mut(index), CLOCKS.get_ptr_mut(index))
     else {
-        return;
+        return FATE_PASS;
     };
     // SAFETY: per-CPU memory for the first two; the clocks are shared and their races are
     // bounded by one packet time (see `Clocks`).
-    let (counters, memory, clocks) =
-        unsafe { (&mut *counters, &mut *memory, &mut *clocks) };
-    // SAFETY: the context is valid.
-    let segments = unsafe { (*skb).gso_segs };
-    let wire = if segments > 1 { segments as u64 } else { 1 };
+    let (counters, memory, clocks) = unsafe { (&mut *counters, &mut *memory, &mut *clocks) };
+    let (bytes, wire) = (decision.bytes, decision.wire);
     let dry = rule.flags & flag::DRY_RUN != 0;
     counters.matched += 1;
     counters.matched_wire += wire;
@@ -175,6 +189,7 @@ fn one(skb: *mut __sk_buff, rule: &Rule, index: u32, decision: &mut Decision, by
         counters.injected_wire += wire;
     }
     decision.fate = if dry { FATE_PASS } else { fate };
+    decision.fate
 }
 
 /// Rate, bandwidth, delay and reorder: when the packet leaves. True when it was touched; a full

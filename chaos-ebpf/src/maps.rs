@@ -8,6 +8,8 @@ use chaos_abi::peer::{Key4, Key6, Ports};
 use chaos_abi::rule::Rule;
 use chaos_abi::target::{CgroupKey, Slot};
 
+use crate::skb::Packet;
+
 /// One cell: the engine is alive until then, nanoseconds of `CLOCK_MONOTONIC`.
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
@@ -73,10 +75,20 @@ pub static TO_CGROUP_EGRESS: ProgramArray = ProgramArray::with_max_entries(1, 0)
 #[map]
 pub static TO_CGROUP_INGRESS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// The packet of the decision.
+#[map]
+pub static PACKET: PerCpuArray<Packet> = PerCpuArray::with_max_entries(1, 0);
+
 /// See [`DECISION`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Decision {
+    /// The sender's own departure stamp.
+    pub own_stamp: u64,
+    /// Length, link-layer header included.
+    pub bytes: u64,
+    /// Packets on the wire that this one stands for.
+    pub wire: u64,
     /// Now, nanoseconds; 0 until the first rule matched.
     pub now: u64,
     /// When the packet leaves.
@@ -101,6 +113,8 @@ pub const FATE_PASS: u32 = 0;
 pub const FATE_LOST: u32 = 1;
 /// The sender is answered.
 pub const FATE_REJECT: u32 = 2;
+/// The engine is gone: no rule acts.
+pub const FATE_GONE: u32 = 3;
 /// Marks [`Decision::flip`] as set.
 pub const FLIP: u32 = 1 << 31;
 

@@ -23,6 +23,8 @@ pub const PEER_IS_DESTINATION: bool = true;
 pub const PEER_IS_SOURCE: bool = false;
 
 /// What matching needs to know of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Packet {
     /// 4 or 6.
     pub family: u32,
@@ -31,9 +33,14 @@ pub struct Packet {
     /// Offset of the transport header from the network header; 0 = there is none (a later
     /// fragment).
     pub transport: u32,
+    /// The peer's port, or [`NO_PORT`].
+    pub port: u32,
     /// The peer's address; IPv4 uses the first four bytes.
     pub peer: [u8; 16],
 }
+
+/// The packet has no ports, or none that can be read.
+pub const NO_PORT: u32 = u32::MAX;
 
 /// Loads bytes at an offset from the network header.
 #[inline(always)]
@@ -68,9 +75,50 @@ pub fn parse(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
     }
 }
 
+/// The port of the peer out of the first four bytes behind `offset`, which `head` holds where it
+/// is long enough (the usual case, without a second look at the packet).
+#[inline(always)]
+fn port<const N: usize>(
+    skb: *mut __sk_buff,
+    head: &[u8; N],
+    packet: &Packet,
+    peer_is_destination: bool,
+) -> u32 {
+    if packet.transport == 0 || (packet.protocol != TCP && packet.protocol != UDP) {
+        return NO_PORT;
+    }
+    let ports = if packet.transport as usize == N - 4 {
+        [head[N - 4], head[N - 3], head[N - 2], head[N - 1]]
+    } else {
+        let Some(ports) = load::<4>(skb, packet.transport) else { return NO_PORT };
+        ports
+    };
+    if peer_is_destination {
+        (ports[2] as u32) << 8 | ports[3] as u32
+    } else {
+        (ports[0] as u32) << 8 | ports[1] as u32
+    }
+}
+
+/// The first `N` bytes; at least `M`, the rest zero, where the packet ends earlier.
+#[inline(always)]
+fn head<const N: usize, const M: usize>(skb: *mut __sk_buff) -> Option<[u8; N]> {
+    if let Some(bytes) = load::<N>(skb, 0) {
+        return Some(bytes);
+    }
+    let short: [u8; M] = load(skb, 0)?;
+    let mut bytes = [0u8; N];
+    let mut i = 0;
+    while i < M {
+        bytes[i] = short[i];
+        i += 1;
+    }
+    Some(bytes)
+}
+
 #[inline(always)]
 fn parse4(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
-    let h: [u8; 20] = load(skb, 0)?;
+    let h: [u8; 24] = head::<24, 20>(skb)?;
     let header = ((h[0] & 15) as u32) * 4;
     if h[0] >> 4 != 4 || header < 20 {
         return None;
@@ -82,17 +130,20 @@ fn parse4(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
     peer[1] = h[from + 1];
     peer[2] = h[from + 2];
     peer[3] = h[from + 3];
-    Some(Packet {
+    let mut packet = Packet {
         family: 4,
         protocol: h[9] as u32,
         transport: if later_fragment { 0 } else { header },
+        port: NO_PORT,
         peer,
-    })
+    };
+    packet.port = port(skb, &h, &packet, peer_is_destination);
+    Some(packet)
 }
 
 #[inline(always)]
 fn parse6(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
-    let h: [u8; 40] = load(skb, 0)?;
+    let h: [u8; 44] = head::<44, 40>(skb)?;
     if h[0] >> 4 != 6 {
         return None;
     }
@@ -132,19 +183,7 @@ fn parse6(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
         peer[i] = h[from + i];
         i += 1;
     }
-    Some(Packet { family: 6, protocol, transport, peer })
-}
-
-/// The peer's port, where the packet has one.
-#[inline(always)]
-pub fn peer_port(skb: *mut __sk_buff, packet: &Packet, peer_is_destination: bool) -> Option<u16> {
-    if packet.transport == 0 || (packet.protocol != TCP && packet.protocol != UDP) {
-        return None;
-    }
-    let ports: [u8; 4] = load(skb, packet.transport)?;
-    Some(if peer_is_destination {
-        u16::from_be_bytes([ports[2], ports[3]])
-    } else {
-        u16::from_be_bytes([ports[0], ports[1]])
-    })
+    let mut packet = Packet { family: 6, protocol, transport, port: NO_PORT, peer };
+    packet.port = port(skb, &h, &packet, peer_is_destination);
+    Some(packet)
 }

@@ -10,7 +10,7 @@ use chaos_abi::rule::EVERYONE;
 use chaos_abi::target::{CgroupKey, Slot};
 
 use crate::maps::{CGROUPS, PEERS4, PEERS6, SLOTS};
-use crate::skb::{self, Packet};
+use crate::skb::Packet;
 
 /// The slot that the entry program in front of us wrote down.
 #[inline(always)]
@@ -52,12 +52,7 @@ pub fn effective(skb: *mut __sk_buff, index: u32, device: &'static Slot) -> &'st
 
 /// Whether the packet's peer belongs to a set.
 #[inline(always)]
-pub fn admits(
-    skb: *mut __sk_buff,
-    packet: &Packet,
-    set: u32,
-    peer_is_destination: bool,
-) -> bool {
+pub fn admits(packet: &Packet, set: u32) -> bool {
     if set == EVERYONE {
         return true;
     }
@@ -73,11 +68,10 @@ pub fn admits(
     if ports.any != 0 {
         return true;
     }
-    let Some(port) = skb::peer_port(skb, packet, peer_is_destination) else { return false };
     let mut hit = 0u32;
     let mut i = 0;
     while i < PORTS_PER_PREFIX {
-        hit |= ((i as u32) < ports.count && ports.ports[i] == port) as u32;
+        hit |= ((i as u32) < ports.count && ports.ports[i] as u32 == packet.port) as u32;
         i += 1;
     }
     hit != 0

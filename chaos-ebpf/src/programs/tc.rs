@@ -67,7 +67,7 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     // SAFETY: the context is valid.
     let bytes = unsafe { (*context).wire_len } as u64;
     let Some(decision) =
-        effect::decide_all(context, slot, &packet, PEER_IS_DESTINATION, bytes)
+        effect::decide_all(context, slot, &packet, bytes)
     else {
         return TC_ACT_UNSPEC;
     };
@@ -224,7 +224,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
     }
     let Some(packet) = skb::parse(context, PEER_IS_SOURCE) else { return TC_ACT_UNSPEC };
     let bytes = ctx.skb.len() as u64;
-    let Some(decision) = effect::decide_all(context, slot, &packet, PEER_IS_SOURCE, bytes)
+    let Some(decision) = effect::decide_all(context, slot, &packet, bytes)
     else {
         return TC_ACT_UNSPEC;
     };
