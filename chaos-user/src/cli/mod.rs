@@ -5,11 +5,18 @@
 
 pub mod args;
 mod clock;
+mod compose;
 mod doctor;
 mod drive;
+mod events;
 mod exit;
 mod lines;
+mod live;
 mod names;
+mod report;
+mod run;
+mod session;
+mod state;
 mod sweep;
 
 use std::ffi::OsString;
@@ -34,7 +41,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     crate::telemetry::init();
     match command {
-        Command::Run(_) => Exit::Failed,
+        Command::Run(args) => run::run(&args),
         Command::Explain(_) => Exit::Failed,
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Sweep(args) => sweep::sweep(&args),
