@@ -25,6 +25,8 @@ pub struct Reporter {
     err: Lines,
     is_terminal: bool,
     logged_at: Option<Instant>,
+    /// The run's only experiment.
+    about: Option<String>,
 }
 
 impl Reporter {
@@ -37,7 +39,17 @@ impl Reporter {
             err: Lines::to(io::stderr())?,
             is_terminal: io::stderr().is_terminal(),
             logged_at: None,
+            about: None,
         })
+    }
+
+    /// From now on failures are about these rules.
+    pub fn is_about(&mut self, state: &State) {
+        let mut names = state.experiments().into_keys();
+        self.about = match (names.next(), names.next()) {
+            (Some(one), None) => Some(one.to_owned()),
+            _ => None,
+        };
     }
 
     /// A message for people.
@@ -103,7 +115,7 @@ impl Reporter {
     /// Something went wrong.
     pub fn failed(&self, stop: &Stop) {
         if self.output == Output::Json {
-            self.out.line(Events::failed(None, stop).to_string());
+            self.out.line(Events::failed(self.about.as_deref(), stop).to_string());
         }
         for message in &stop.messages {
             self.note(message);

@@ -56,6 +56,7 @@ fn prepare_and_run(
         }
     }
     let state = state.insert(State::new(&plan));
+    reporter.is_about(state);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
