@@ -218,16 +218,13 @@ fn a_refused_run_ends_with_a_json_summary_too() {
 }
 
 #[test]
-fn a_peer_without_an_experiment_that_asks_for_one_is_no_error_of_the_grammar() {
+fn a_manifest_with_a_target_needs_a_peer() {
     let with_peer = DELAY.replace(
         "  duration: 30s\n",
         "  duration: 30s\n  target: {mode: all, selector: {namespaces: [default]}}\n",
     );
     let files = Manifests::new(&[("a.yaml", &with_peer)]);
-    refused(
-        &[&files.path("a.yaml"), "--target", "netns:none-such"],
-        &["spec.target", "--peer"],
-    );
+    refused(&[&files.path("a.yaml"), "--target", "netns:none-such"], &["spec.target", "--peer"]);
 }
 
 #[test]

@@ -52,6 +52,18 @@ impl Stop {
     pub fn one(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, messages: vec![message.into()] }
     }
+
+    /// Several problems. What another command line would cure comes first: it is a refusal as
+    /// long as one of them is.
+    #[must_use]
+    pub fn all(stops: Vec<Self>) -> Self {
+        let exits: Vec<Exit> = stops.iter().map(|stop| stop.exit).collect();
+        let exit = [Exit::Refused, Exit::Unable].into_iter().find(|exit| exits.contains(exit));
+        Self {
+            exit: exit.unwrap_or(Exit::Failed),
+            messages: stops.into_iter().flat_map(|stop| stop.messages).collect(),
+        }
+    }
 }
 
 /// The message of an error with those of its sources.

@@ -177,7 +177,7 @@ mod tests {
                 assert!(chars(line) < width, "{} in {width}: {line}", chars(line));
             }
             assert!(lines[1].contains("1 234 567"), "{}", lines[1]);
-            assert!(lines[1].contains("28 s"), "{}", lines[1]);
+            assert!(width < 80 || lines[1].contains("28 s"), "{}", lines[1]);
         }
         assert_eq!(frame(&rules, (80, 10)).last().unwrap(), "… and 33 more rules");
     }

@@ -18,6 +18,7 @@ mod run;
 mod session;
 mod state;
 mod sweep;
+mod workloads;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

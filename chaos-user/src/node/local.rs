@@ -121,23 +121,21 @@ impl Host {
         Ok(pids)
     }
 
-    /// Resolves every word. A workload that several words name counts once.
-    pub fn resolve(&mut self, words: &[Word]) -> Result<Found, NodeError> {
-        let mut found = Found::default();
-        for word in words {
-            for scope in self.scopes(word)? {
-                let workload = self.workload(scope)?;
-                let same = |w: &Workload| w.inode == workload.inode && w.cgroup == workload.cgroup;
-                if found.workloads.iter().any(same) {
-                    continue;
-                }
-                if let Some(warning) = self.who_is_hit(word, &workload)? {
-                    found.warnings.push(warning);
-                }
-                found.workloads.push(workload);
+    /// Resolves a word and adds what it came to. A workload that several words name counts
+    /// once.
+    pub fn resolve_into(&mut self, word: &Word, found: &mut Found) -> Result<(), NodeError> {
+        for scope in self.scopes(word)? {
+            let workload = self.workload(scope)?;
+            let same = |w: &Workload| w.inode == workload.inode && w.cgroup == workload.cgroup;
+            if found.workloads.iter().any(same) {
+                continue;
             }
+            if let Some(warning) = self.who_is_hit(word, &workload)? {
+                found.warnings.push(warning);
+            }
+            found.workloads.push(workload);
         }
-        Ok(found)
+        Ok(())
     }
 
     fn scopes(&self, word: &Word) -> Result<Vec<Scope>, NodeError> {
@@ -177,15 +175,13 @@ impl Host {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(NodeError::unreadable("read", &self.roots.netns, e)),
         };
+        names.retain(|name| (self.eyes.is_namespace)(&self.roots.netns.join(name)));
         names.sort_unstable();
         let scopes: Vec<Scope> = names
             .iter()
             .filter(|name| glob(pattern, name))
             .filter_map(|name| {
                 let netns = self.roots.netns.join(name);
-                if !(self.eyes.is_namespace)(&netns) {
-                    return None;
-                }
                 let inode = fs::metadata(&netns).ok()?.ino();
                 Some(Scope { name: format!("netns:{name}"), netns, inode, cgroup: None })
             })
@@ -223,7 +219,7 @@ impl Host {
                 there_is: there_is("cgroups", children.iter().map(String::as_str)),
             });
         }
-        self.of_cgroup(word.to_string(), path)
+        self.of_cgroup(format!("cgroup:{path}"), path)
     }
 
     fn of_cgroups<'a>(
@@ -245,6 +241,10 @@ impl Host {
     /// The scope rule: processes in another namespace than ours → that namespace's devices;
     /// in ours → the cgroup's sockets on devices that are shared with others.
     fn of_cgroup(&self, name: String, path: &str) -> Result<Scope, NodeError> {
+        if path == "/" {
+            // Whatever its processes are: it is refused by name.
+            return Ok(self.in_cgroup(name, path));
+        }
         let mut spaces: BTreeMap<u64, u32> = BTreeMap::new();
         for pid in self.pids_in_cgroup(path)? {
             if let Some(inode) = process::netns(&self.roots.proc, pid)? {
@@ -279,6 +279,13 @@ impl Host {
     }
 
     fn of_process(&self, word: &Word, pid: u32) -> Result<Option<Scope>, NodeError> {
+        if pid == 1 {
+            return Err(NodeError::Protected {
+                target: word.to_string(),
+                reason: "pid 1 is init".into(),
+                way_out: "choose the workload's own process",
+            });
+        }
         let Some(inode) = process::netns(&self.roots.proc, pid)? else {
             return Ok(None);
         };
@@ -429,9 +436,12 @@ impl Host {
             return Ok(None);
         }
         Ok(Some(format!(
-            "{name} lives in a network namespace of its own: everything in that namespace ({} \
-             processes) is hit",
-            self.pids_in_netns(workload.inode)?.len()
+            "{name} lives in a network namespace of its own: everything in that namespace is \
+             hit ({})",
+            match self.pids_in_netns(workload.inode)?.len() {
+                1 => "1 process".to_owned(),
+                n => format!("{n} processes"),
+            }
         )))
     }
 }

@@ -5,8 +5,11 @@ use super::*;
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 fn resolve(fixture: &Fixture, words: &[&str]) -> Result<Found, NodeError> {
-    let words: Vec<Word> = words.iter().map(|word| word.parse().unwrap()).collect();
-    fixture.host().resolve(&words)
+    let (mut host, mut found) = (fixture.host(), Found::default());
+    for word in words {
+        host.resolve_into(&word.parse().unwrap(), &mut found)?;
+    }
+    Ok(found)
 }
 
 fn names(found: &Found) -> Vec<&str> {
@@ -71,7 +74,7 @@ fn a_workload_in_another_namespace_is_an_interface_target() {
         let workload = &found.workloads[0];
         assert_eq!(workload.cgroup, None, "{word}");
         assert!(workload.netns.ends_with("proc/7/ns/net"), "{}", workload.netns);
-        assert!(found.warnings[0].contains("1 processes"), "{:?}", found.warnings);
+        assert!(found.warnings[0].contains("(1 process)"), "{:?}", found.warnings);
     }
 }
 
@@ -137,7 +140,8 @@ fn an_empty_cgroup_is_a_target_with_a_warning() {
 
 fn refused(fixture: &Fixture, word: &str, extra: &[&str]) -> Option<String> {
     let mut host = fixture.host();
-    let found = host.resolve(&[word.parse().unwrap()]).unwrap();
+    let mut found = Found::default();
+    host.resolve_into(&word.parse().unwrap(), &mut found).unwrap();
     let extra: Vec<String> = extra.iter().map(|name| (*name).into()).collect();
     let protection = Protection::with(&extra);
     protection.check(&host, &found.workloads[0]).err().map(|e| e.to_string())
@@ -157,7 +161,7 @@ fn protected_targets_are_refused_by_name() {
         ("unit:ssh.service", "sshd (pid 7)"),
         ("cgroup:/system.slice", "sshd (pid 7)"),
         ("unit:systemd-journald", "systemd-journal (pid 8)"),
-        ("pid:1", "init (pid 1)"),
+        ("cgroup:/init.scope", "init (pid 1)"),
         ("cgroup:/tests", "test (pid"),
         ("pid:12", "root"),
         ("cgroup:/", "root"),
@@ -165,6 +169,8 @@ fn protected_targets_are_refused_by_name() {
         let text = refused(&fixture, word, &[]).unwrap_or_else(|| panic!("{word} was allowed"));
         assert!(text.contains(word) && text.contains(who), "{text}");
     }
+    let error = resolve(&fixture, &["pid:1"]).unwrap_err().to_string();
+    assert!(error.contains("pid 1 is init"), "{error}");
     assert_eq!(refused(&fixture, "unit:nginx", &[]), None);
     assert_eq!(refused(&fixture, "cgroup:/db", &[]), None);
     assert!(refused(&fixture, "cgroup:/db", &["postgres"]).is_some());
