@@ -1,5 +1,6 @@
 //! The built binary as a person or a script runs it. Nothing here needs root or a kernel
 //! feature: what touches the kernel is tested in `tests/kernel`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::PathBuf;

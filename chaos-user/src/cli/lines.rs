@@ -69,7 +69,7 @@ impl Lines {
         let mut queue = guard(lock);
         queue.closed = true;
         changed.notify_all();
-        while !(queue.entries.is_empty() && !queue.writing) && !give_up(start.elapsed()) {
+        while (!queue.entries.is_empty() || queue.writing) && !give_up(start.elapsed()) {
             let (next, _) =
                 changed.wait_timeout(queue, POLL).unwrap_or_else(PoisonError::into_inner);
             queue = next;

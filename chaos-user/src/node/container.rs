@@ -39,10 +39,10 @@ fn is_hex(text: &str) -> bool {
 pub fn containers(paths: &[String]) -> Vec<(&str, &str)> {
     let mut found: Vec<(&str, &str)> = Vec::new();
     for path in paths {
-        if let Some(id) = id_of(base(path)) {
-            if !found.iter().any(|(known, _)| *known == id) {
-                found.push((id, path));
-            }
+        if let Some(id) = id_of(base(path))
+            && !found.iter().any(|(known, _)| *known == id)
+        {
+            found.push((id, path));
         }
     }
     found

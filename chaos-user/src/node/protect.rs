@@ -14,16 +14,17 @@ use crate::plan::{Cgroup, Plan};
 use crate::select::Workload;
 
 /// Processes without which a host or its operator is lost. `--protect NAME` adds to the list.
-pub const PROTECTED: [&str; 9] = [
+pub const PROTECTED: [&str; 10] = [
     "sshd",
+    "sshd-session",
     "systemd-journald",
     "kubelet",
+    "k3s-server",
+    "k3s-agent",
     "containerd",
     "dockerd",
     "crio",
-    "conmon",
     "kfault",
-    "systemd-logind",
 ];
 
 const WAY_OUT: &str =
@@ -78,6 +79,9 @@ impl Protection {
                         .into(),
                     "target one workload of it: unit:, cgroup:, container:, pid: or process:",
                 );
+            }
+            if self.extra.is_empty() {
+                return Ok(());
             }
             return match self.find(host, &host.pids_in_netns(inode)?, &self.extra) {
                 Some(who) => refuse(format!("{who} runs in its network namespace"), WAY_OUT),
