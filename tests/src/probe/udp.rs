@@ -98,6 +98,8 @@ pub struct Outcome {
     pub delays: Vec<Option<f64>>,
     /// Numbers in order of arrival, first copies only.
     pub order: Vec<usize>,
+    first_ns: u64,
+    last_ns: u64,
 }
 
 impl Outcome {
@@ -135,6 +137,12 @@ impl Outcome {
     #[must_use]
     pub fn losses(&self) -> Vec<f64> {
         self.copies.iter().map(|copies| f64::from(*copies == 0)).collect()
+    }
+
+    /// Time from the first arrival to the last one.
+    #[must_use]
+    pub fn span(&self) -> Duration {
+        Duration::from_nanos(self.last_ns - self.first_ns)
     }
 
     /// One line for failure messages.
@@ -299,6 +307,8 @@ fn outcome(
         delays: vec![None; count],
         ..Outcome::default()
     };
+    outcome.first_ns = arrivals.iter().map(|a| a.at_ns).min().unwrap_or(0);
+    outcome.last_ns = arrivals.iter().map(|a| a.at_ns).max().unwrap_or(0);
     let mut highest = 0;
     for Arrival { number, sent_ns, at_ns } in arrivals {
         let Some(copies) = outcome.copies.get_mut(number) else {
