@@ -131,7 +131,8 @@ impl Reporter {
         let give_up = |waited: Duration| exit == Exit::Interrupted && waited > PATIENCE;
         self.err.finish(&give_up);
         if self.output == Output::Text {
-            for rule in state.iter().flat_map(|state| &state.rules) {
+            let applied = state.filter(|state| state.is_applied());
+            for rule in applied.iter().flat_map(|state| &state.rules) {
                 self.out.line(live::outcome(rule));
             }
         }

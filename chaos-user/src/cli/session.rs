@@ -142,7 +142,8 @@ async fn until_applied(
         tokio::select! {
             news = driver.news.recv() => match news {
                 Some(News::Applied(Ok(()))) => return Ok(interrupted),
-                Some(News::Applied(Err(error)) | News::Closed(error)) => return Err(stop(&error)),
+                Some(News::Applied(Err(error))) => return Err(stop(&error)),
+                Some(News::Closed(error)) => return Err(closed(&error)),
                 Some(News::Report(_) | News::Trouble(_) | News::Finished(..)) => {}
                 None => return Err(died()),
             },
@@ -158,6 +159,16 @@ async fn until_applied(
 
 fn stop(error: &EngineError) -> Stop {
     Stop::one(engine_exit(error), chain(error))
+}
+
+/// The engine could not be opened, so nothing was touched.
+fn closed(error: &EngineError) -> Stop {
+    match error.errno() {
+        Some(libc::EPERM | libc::EACCES) => {
+            Stop::one(Exit::Unable, format!("{}; run kfault as root", chain(error)))
+        }
+        _ => stop(error),
+    }
 }
 
 fn died() -> Stop {

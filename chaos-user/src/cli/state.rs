@@ -17,8 +17,8 @@ pub struct RuleState {
     pub counters: Counters,
     /// Matched packets per second, over the last two reports.
     pub rate: f64,
-    /// How it acts: `fq`, `line`, `drop`.
-    pub path: String,
+    /// How it acts: `fq`, `line`, `direct`.
+    pub path: &'static str,
     /// Its target is gone.
     pub is_gone: bool,
     /// When its counters were last read.
@@ -41,7 +41,7 @@ impl State {
             rule: rule.clone(),
             counters: Counters::default(),
             rate: 0.0,
-            path: String::new(),
+            path: "",
             is_gone: false,
             read_at: None,
         });
@@ -51,6 +51,12 @@ impl State {
     /// The plan is true from now on.
     pub fn applied(&mut self, now: Instant) {
         self.applied_at = Some(now);
+    }
+
+    /// True once the plan was true.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        self.applied_at.is_some()
     }
 
     /// Takes in the counters; returns the rules whose target has gone since.
@@ -149,7 +155,7 @@ pub mod sample {
     /// Counters of a rule that acted on every second packet.
     pub fn report(id: &str, matched: u64, alive: bool) -> RuleReport {
         let counters = Counters { matched, injected: matched / 2, ..Counters::default() };
-        RuleReport { id: id.into(), counters, path: "fq".into(), alive }
+        RuleReport { id: id.into(), counters, path: "fq", alive }
     }
 }
 

@@ -13,7 +13,10 @@ pub fn sweep(args: &Sweep) -> Exit {
         Ok(removed) => removed,
         Err(error) => {
             complain(&format!("sweep: {}", chain(&error)));
-            return engine_exit(&error);
+            return match error.errno() {
+                Some(libc::EPERM | libc::EACCES) => Exit::Unable,
+                _ => engine_exit(&error),
+            };
         }
     };
     match output {

@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -21,6 +20,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 use super::NodeError;
+use crate::engine::netns::enter_and_run;
 
 /// Room for one datagram of a dump; the kernel fills at most 32 KiB.
 const DATAGRAM: usize = 64 * 1024;
@@ -37,21 +37,14 @@ pub struct Network {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Looks into a namespace; `None` is our own. The look happens in a thread of its own, because
-/// a namespace belongs to a thread.
+/// Looks into a namespace; `None` is our own.
 pub fn look(netns: Option<&Path>) -> Result<Network, NodeError> {
     let path = netns.unwrap_or(Path::new("/proc/thread-self/ns/net"));
     let dumped = match netns {
         None => dump(),
         Some(file) => {
             let file = File::open(file).map_err(|e| NodeError::unreadable("open", file, e))?;
-            std::thread::scope(|scope| {
-                let entered = scope.spawn(|| {
-                    enter(&file)?;
-                    dump()
-                });
-                entered.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
-            })
+            enter_and_run(&file, dump).and_then(|dumped| dumped)
         }
     };
     dumped.map_err(|e| NodeError::unreadable("ask the devices of", path, e))
@@ -71,14 +64,6 @@ pub fn is_namespace(file: &Path) -> bool {
     // SAFETY: the call succeeded, so the kernel has filled `stat`.
     let stat = unsafe { stat.assume_init() };
     stat.f_type == libc::NSFS_MAGIC
-}
-
-fn enter(netns: &File) -> io::Result<()> {
-    // SAFETY: a plain syscall on a descriptor that we own; it changes this thread only.
-    match unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 fn dump() -> io::Result<Network> {
@@ -164,11 +149,18 @@ fn summarise(
         addresses.iter().filter_map(own_address).filter(|a| !is_local(a)).collect();
     found.sort_unstable();
     found.dedup();
+    let names_of_others = links.iter().filter_map(name_of).filter(|name| !is_ours(name));
     Network {
-        devices: links.iter().filter_map(name_of).map(str::to_owned).collect(),
+        devices: names_of_others.map(str::to_owned).collect(),
         default_device,
         addresses: found,
     }
+}
+
+/// The engine puts a device of its own into the namespaces that it acts on.
+fn is_ours(name: &str) -> bool {
+    let number = name.strip_prefix("kfault");
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn name_of(link: &LinkMessage) -> Option<&str> {
@@ -208,8 +200,10 @@ fn default_route(routes: &[RouteMessage], family: AddressFamily) -> Option<u32> 
 /// The only device besides loopback, else the only such device that is up: tunnel modules put
 /// a device that is down into every namespace.
 fn only_device(links: &[LinkMessage]) -> Option<String> {
-    let others: Vec<&LinkMessage> =
-        links.iter().filter(|link| !link.header.flags.contains(LinkFlags::Loopback)).collect();
+    let is_other = |link: &&LinkMessage| {
+        !link.header.flags.contains(LinkFlags::Loopback) && !name_of(link).is_some_and(is_ours)
+    };
+    let others: Vec<&LinkMessage> = links.iter().filter(is_other).collect();
     let up: Vec<&LinkMessage> =
         others.iter().copied().filter(|link| link.header.flags.contains(LinkFlags::Up)).collect();
     match (others.as_slice(), up.as_slice()) {
@@ -280,6 +274,10 @@ mod tests {
         assert_eq!(default_of(&both, &[route(v6, 2, 1)]).as_deref(), Some("eth0"));
         assert_eq!(default_of(&both, &[]), None);
         assert_eq!(default_of(&[lo.clone(), tunnel, eth0], &[]).as_deref(), Some("eth0"));
+        let ours = link(5, "kfault0", LinkFlags::Up);
+        let alone = [lo.clone(), ours, link(2, "veth1", LinkFlags::Up)];
+        assert_eq!(default_of(&alone, &[]).as_deref(), Some("veth1"));
+        assert_eq!(summarise(&alone, &[], &[]).devices, ["lo", "veth1"]);
         assert_eq!(default_of(&[lo], &[]), None);
     }
 
