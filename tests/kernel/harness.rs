@@ -177,6 +177,8 @@ fn run_one(test: Test, results: &Mutex<Vec<Result1>>) -> std::result::Result<Com
         }
         Err(error) => {
             let why = format!("{error:#}");
+            // At once, for the case that a later test hangs the machine.
+            eprintln!("\n{}: {why}", test.name);
             (Outcome::Broken(why.clone()), Err(Failed::from(why)))
         }
     };

@@ -5,6 +5,7 @@
 //! kernel [FILTER] [--tier smoke|full] [--timing loose|exact] [--report FILE|-]
 //! kernel load                  loads and attaches every program, prints what it cost to verify
 //! kernel as-kfault ARGS…       is kfault
+//! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
 
@@ -32,6 +33,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use chaos_user::engine::{Stage, set_fault_point_observer};
 
+use kfault_tests::probe::process::obey;
+
 use harness::{Options, Test};
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
             Ok(()) => return chaos_user::cli::main_with(args),
             Err(error) => Err(error),
         },
+        "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
         _ => Options::parse(args).and_then(|options| harness::run(&options, all())),
     };

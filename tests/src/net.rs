@@ -76,6 +76,7 @@ impl Net {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("{number}-{role}");
         let router = Ns::new(&name("router"))?;
+        quiet(&router)?;
         router.sysctl("ipv4/ip_forward", "1")?;
         router.sysctl("ipv6/conf/all/forwarding", "1")?;
         // An unreachable port is reported at once, however many tests there were before.
@@ -87,6 +88,7 @@ impl Net {
                 v6: v6(place, 2),
                 place,
             };
+            quiet(&end.ns)?;
             end.ns.sysctl("ipv4/icmp_ratelimit", "0")?;
             end.ns.sysctl("ipv6/icmp/ratelimit", "0")?;
             connect(&router, &end)?;
@@ -100,10 +102,41 @@ impl Net {
         })
     }
 
+    /// Connects the namespace that the caller is in, as a host with a device of its own.
+    pub fn host(&self) -> Result<Host> {
+        let end = End {
+            ns: Ns::here()?,
+            v4: Ipv4Addr::new(10, 77, 4, 2),
+            v6: v6(4, 2),
+            place: 4,
+        };
+        quiet(&end.ns)?;
+        connect(&self.router, &end)?;
+        Ok(Host(end))
+    }
+
     /// Gives an end whose device has gone its device back.
     pub fn reconnect(&self, end: &End) -> Result<()> {
         connect(&self.router, end)
     }
+}
+
+/// The host as an end of a [`Net`]. Its device goes when dropped.
+#[derive(Debug)]
+pub struct Host(pub End);
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.0.ns.batch(&[&format!("link del {DEVICE}")]);
+    }
+}
+
+/// Nothing speaks on new devices before a test does.
+fn quiet(ns: &Ns) -> Result<()> {
+    for file in ["router_solicitations", "accept_ra", "accept_dad", "dad_transmits"] {
+        ns.sysctl(&format!("ipv6/conf/default/{file}"), "0")?;
+    }
+    Ok(())
 }
 
 fn v6(place: u8, host: u16) -> Ipv6Addr {
@@ -123,7 +156,7 @@ fn connect(router: &Ns, end: &End) -> Result<()> {
     router.batch(&[
         &format!(
             "link add {far} address {ours} type veth peer name {DEVICE} address {theirs} netns {}",
-            end.ns.name()
+            end.ns.handle()
         ),
         &format!("addr add {gate4}/24 dev {far}"),
         &format!("addr add {gate6}/64 dev {far} nodad"),
@@ -131,9 +164,6 @@ fn connect(router: &Ns, end: &End) -> Result<()> {
         &format!("neigh replace {v4} lladdr {theirs} dev {far} nud permanent"),
         &format!("neigh replace {v6} lladdr {theirs} dev {far} nud permanent"),
     ])?;
-    for (file, value) in [("router_solicitations", "0"), ("accept_ra", "0"), ("dad_transmits", "0")] {
-        end.ns.sysctl(&format!("ipv6/conf/{DEVICE}/{file}"), value)?;
-    }
     end.ns.batch(&[
         &format!("addr add {v4}/24 dev {DEVICE}"),
         &format!("addr add {v6}/64 dev {DEVICE} nodad"),

@@ -49,6 +49,12 @@ impl Ns {
         &self.name
     }
 
+    /// As `ip link … netns` wants it.
+    #[must_use]
+    pub fn handle(&self) -> String {
+        if self.is_named { self.name.clone() } else { std::process::id().to_string() }
+    }
+
     /// As `--target` and `--peer` want it.
     #[must_use]
     pub fn word(&self) -> String {
