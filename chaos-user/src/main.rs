@@ -1,2 +1,7 @@
 //! The `kfault` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chaos_user::cli::main_with(std::env::args_os())
+}

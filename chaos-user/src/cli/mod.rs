@@ -1,1 +1,78 @@
-//! Filled by its own change.
+//! The command line: the only place that wires everything together.
+//!
+//! Owns: the grammar, exit codes, what people and scripts get to read. Refuses: deciding what a
+//! fault does (`fault`), who is chosen (`select`) or how the kernel is changed (`engine`).
+
+pub mod args;
+mod clock;
+mod compose;
+mod doctor;
+mod drive;
+mod events;
+mod exit;
+mod lines;
+mod live;
+mod names;
+mod report;
+mod run;
+mod session;
+mod state;
+mod sweep;
+mod workloads;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command, Completion};
+use self::exit::Exit;
+use crate::engine::EngineError;
+
+/// The whole program: what `kfault ARGS` does. `args` begins with the program's name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Cli { command } = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" with code 0; a closed pipe is nobody's problem.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Refused.into() } else { Exit::Done.into() };
+        }
+    };
+    crate::telemetry::init();
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Explain(_) => Exit::Failed,
+        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Sweep(args) => sweep::sweep(&args),
+        Command::Completion(args) => completion(&args),
+    }
+    .into()
+}
+
+fn completion(args: &Completion) -> Exit {
+    let Completion { shell } = args;
+    let mut script = Vec::new();
+    clap_complete::generate(*shell, &mut Cli::command(), "kfault", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end());
+    Exit::Done
+}
+
+/// The exit code that an engine's error calls for.
+fn engine_exit(error: &EngineError) -> Exit {
+    match error {
+        EngineError::Busy { .. } | EngineError::Unsupported { .. } => Exit::Unable,
+        _ => Exit::Failed,
+    }
+}
+
+/// A line on stdout. A reader that has gone away is no error.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// A line on stderr.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "kfault: {line}");
+}

@@ -1,1 +1,274 @@
-//! Filled by its own change.
+//! The engine: makes plans true on this host.
+//!
+//! Owns every effect on the kernel; alone names aya. Read [`kernel`] for the boundary,
+//! [`executor`] for how actions are done and undone, [`host`] for the real kernel.
+
+pub mod bpf;
+mod device;
+mod error;
+mod executor;
+pub mod fake;
+mod host;
+mod journal;
+pub mod kernel;
+pub mod line;
+mod lock;
+pub mod netlink;
+pub mod netns;
+mod object;
+pub mod probe;
+mod report;
+mod sweep;
+pub mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use chaos_abi::counter::Counters;
+
+pub use error::EngineError;
+pub use executor::{Observer, Stage, fault_points, set_fault_point_observer};
+pub use object::ProgramReport;
+pub use report::{load_report, test_run};
+
+use crate::plan::diff::{Action, Arms, Installed, Point, diff};
+use crate::plan::{Device, Peers, Plan, peers};
+use host::Host;
+use kernel::Kernel;
+use lock::HostLock;
+
+/// How the engine behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A rule acts at most this long after the last heartbeat.
+    pub lease: Duration,
+    /// Smaller maps than the object's own, by name: for tests of full maps.
+    pub map_limits: Vec<(String, u32)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(5), map_limits: Vec::new() }
+    }
+}
+
+/// What a rule did so far.
+#[derive(Clone, Debug)]
+pub struct RuleReport {
+    /// The rule's id.
+    pub id: String,
+    /// Its counters, summed over CPUs.
+    pub counters: Counters,
+    /// `fq`, `line` or `direct`: what holds its packets.
+    pub path: &'static str,
+    /// False when its target has vanished.
+    pub alive: bool,
+}
+
+/// The engine of this host, or over any [`Kernel`].
+pub struct Engine<K: Kernel = Host> {
+    kernel: K,
+    installed: Installed,
+    lease: Duration,
+    _lock: Option<HostLock>,
+}
+
+/// Takes away what a crashed run left behind; says what.
+///
+/// # Errors
+/// [`EngineError::Busy`] while an engine is at work, otherwise what went wrong.
+pub fn sweep() -> Result<Vec<String>, EngineError> {
+    let _lock = HostLock::take()?;
+    sweep::sweep_all()
+}
+
+impl Engine<Host> {
+    /// Takes the host lock, sweeps leftovers and loads the object. Attaches nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] when another engine is at work; others when the kernel refuses.
+    pub fn open(options: &Options) -> Result<Self, EngineError> {
+        let lock = HostLock::take()?;
+        for what in sweep::sweep_all()? {
+            tracing::warn!("removed what an earlier run left behind: {what}");
+        }
+        let host = Host::new(&options.map_limits)?;
+        let mut engine = Self::over(host, options);
+        engine._lock = Some(lock);
+        Ok(engine)
+    }
+
+    /// Runs the program of a point on a packet that goes nowhere.
+    ///
+    /// # Errors
+    /// When there is no such point, or what the kernel says.
+    pub fn test_run(
+        &self,
+        point: &Point,
+        packet: &[u8],
+        repeat: u32,
+    ) -> Result<bpf::Ran, EngineError> {
+        use std::os::fd::AsFd;
+        let entry = self
+            .kernel
+            .entry(point)
+            .ok_or_else(|| EngineError::bpf("run a test", "no program at this point"))?;
+        bpf::test_run(entry.as_fd(), packet, repeat).map_err(|e| EngineError::os("run a test", e))
+    }
+}
+
+impl<K: Kernel> Engine<K> {
+    /// An engine over a kernel of the caller's.
+    #[must_use]
+    pub fn over(kernel: K, options: &Options) -> Self {
+        Self { kernel, installed: Installed::default(), lease: options.lease, _lock: None }
+    }
+
+    /// What is installed.
+    #[must_use]
+    pub fn installed(&self) -> &Installed {
+        &self.installed
+    }
+
+    /// The kernel underneath.
+    #[must_use]
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
+    /// Makes the plan true, whole or not at all. `resolved` holds the addresses of every name
+    /// in the plan's peers.
+    ///
+    /// # Errors
+    /// What went wrong; everything that had been done is undone then.
+    pub fn apply(
+        &mut self,
+        plan: &Plan,
+        resolved: &BTreeMap<String, Vec<IpAddr>>,
+    ) -> Result<(), EngineError> {
+        let distinct: BTreeSet<&Peers> =
+            plan.rules.iter().map(|r| &r.peers).filter(|p| !p.is_everyone()).collect();
+        let mut tables = BTreeMap::new();
+        for peers in distinct {
+            let table = peers::compile(peers, resolved)
+                .map_err(|e| EngineError::bpf("compile the peers", e))?;
+            tables.insert(peers.clone(), table);
+        }
+        let (actions, next) = diff(plan, &tables, &self.installed)?;
+        self.beat()?;
+        // Queues go last, and only when what they hold has left.
+        let (removals, rest): (Vec<Action>, Vec<Action>) =
+            actions.into_iter().partition(|a| matches!(a, Action::RemoveQueue { .. }));
+        executor::execute(&mut self.kernel, &rest)?;
+        if !removals.is_empty() {
+            let going: Vec<Device> =
+                self.installed.queues.difference(&next.queues).cloned().collect();
+            self.drain(&going, &|| false);
+            executor::execute_all(&mut self.kernel, &removals)?;
+        }
+        self.installed = next;
+        Ok(())
+    }
+
+    /// Renews the heartbeat. Call it every second.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn beat(&mut self) -> Result<(), EngineError> {
+        let lease = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
+        let until = self.kernel.now().saturating_add(lease);
+        self.kernel.beat(until)
+    }
+
+    /// What every rule did so far.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn report(&self) -> Result<Vec<RuleReport>, EngineError> {
+        let mut reports = Vec::new();
+        for (id, (index, _, rule)) in &self.installed.rules {
+            let point = self.installed.points.keys().find(|p| match p {
+                Point::Device { device, direction } => {
+                    rule.hook.cgroup.is_none()
+                        && *device == rule.hook.device
+                        && *direction == rule.hook.direction
+                }
+                Point::Member { device, cgroup } => {
+                    *device == rule.hook.device && rule.hook.cgroup.as_ref() == Some(cgroup)
+                }
+                Point::Cgroup { cgroup, direction } => {
+                    rule.hook.cgroup.as_ref() == Some(cgroup) && *direction == rule.hook.direction
+                }
+            });
+            let held = rule.effects.takes_time();
+            reports.push(RuleReport {
+                id: id.clone(),
+                counters: self.kernel.counters(*index)?,
+                path: if held { self.kernel.path(&rule.hook.device).as_str() } else { "direct" },
+                alive: point.is_some_and(|p| self.kernel.alive(p)),
+            });
+        }
+        Ok(reports)
+    }
+
+    /// Disarms every rule now. Hooks and queues stay until [`Engine::recover`], counters stay
+    /// readable.
+    ///
+    /// # Errors
+    /// The first failure, after all have been tried.
+    pub fn disarm(&mut self) -> Result<(), EngineError> {
+        let mut actions = Vec::new();
+        for (point, (slot, arms)) in &mut self.installed.points {
+            let before = std::mem::take(arms);
+            if before != Arms::default() {
+                let after = Arms::default();
+                actions.push(Action::Arm { point: point.clone(), slot: *slot, before, after });
+            }
+        }
+        executor::execute_all(&mut self.kernel, &actions)
+    }
+
+    /// Disarms, waits until held packets have left (at most the longest delay; `give_up` ends
+    /// the wait), then removes queues and hooks.
+    ///
+    /// # Errors
+    /// The first failure, after all have been tried.
+    pub fn recover(&mut self, give_up: &dyn Fn() -> bool) -> Result<(), EngineError> {
+        let disarmed = self.disarm();
+        let queues: Vec<Device> = self.installed.queues.iter().cloned().collect();
+        self.drain(&queues, give_up);
+        let (actions, next) = diff(&Plan::default(), &BTreeMap::new(), &self.installed)?;
+        let removed = executor::execute_all(&mut self.kernel, &actions);
+        self.installed = next;
+        disarmed.and(removed)
+    }
+
+    fn drain(&self, devices: &[Device], give_up: &dyn Fn() -> bool) {
+        let longest = self
+            .installed
+            .rules
+            .values()
+            .map(|(_, _, rule)| rule.effects.longest_ns())
+            .max()
+            .unwrap_or(0);
+        let end = Instant::now() + Duration::from_nanos(longest) + Duration::from_millis(100);
+        while Instant::now() < end && !give_up() {
+            if devices.iter().all(|device| self.kernel.held(device) == 0) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl<K: Kernel> Drop for Engine<K> {
+    /// A forgotten engine recovers without waiting. Only `kill -9` leaves something behind.
+    fn drop(&mut self) {
+        if self.installed != Installed::default()
+            && let Err(error) = self.recover(&|| true)
+        {
+            tracing::error!(%error, "cannot recover");
+        }
+    }
+}

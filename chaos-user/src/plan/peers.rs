@@ -8,12 +8,13 @@ use std::net::IpAddr;
 
 use chaos_abi::limit::PORTS_PER_PREFIX;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Name, Peers, Prefix};
 
 /// What the kernel looks up: the longest prefix that holds an address says which ports match.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerTable {
     /// IPv4.
     pub v4: BTreeMap<Ipv4Net, Ports>,
@@ -22,7 +23,7 @@ pub struct PeerTable {
 }
 
 /// What matches on a prefix.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     /// Every protocol and port. `ports` is empty then.
     pub any: bool,

@@ -1,0 +1,160 @@
+//! The command line's grammar. Says what may be written; what it means is each command's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::api::duration::GoDuration;
+
+const EXAMPLES: &str = "\
+Examples:
+  kfault doctor
+      Which faults this host can do, and why not the others.
+  kfault explain delay.yaml
+      What a manifest would do. Touches nothing, needs no root.
+  kfault run delay.yaml --target netns:web
+      Does it to the network namespace \"web\", until its duration is over or Ctrl-C.
+
+Exit codes: 0 ran and recovered, 1 a fault could not be applied or recovered, 2 refused (nothing
+was touched), 3 this host cannot do it (nothing was touched), 130 interrupted and recovered.
+KFAULT_LOG sets the log filter (for example KFAULT_LOG=debug).";
+
+/// Faults for the network of containers, services and namespaces, injected in the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "kfault", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Apply experiments to workloads of this host, watch them, recover
+    Run(Run),
+    /// Show what a manifest means and would do; touches nothing, needs no root
+    Explain(Explain),
+    /// Show what this host's kernel can do: works, missing or refused, and why
+    Doctor(Doctor),
+    /// Remove inert leftovers of a run that was killed
+    Sweep(Sweep),
+    /// Print a completion script for a shell
+    Completion(Completion),
+}
+
+/// For whom the output is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line on stdout; messages for people go to stderr
+    Json,
+}
+
+const RUN_EXAMPLES: &str = "\
+Workloads (--target, --peer):
+  netns:NAME            a network namespace in /run/netns; a glob takes several: netns:web-*
+  unit:NAME.service     a systemd unit
+  cgroup:PATH           a cgroup v2 path, for example cgroup:/system.slice/web.service
+  container:ID-OR-NAME  a container, by id, beginning of the id, or Docker name
+  pid:N, process:COMM   the cgroup or network namespace of a process, or of all of one name
+A workload in a network namespace of its own is hit as a whole; one that shares the host's
+network is hit through the sockets of its cgroup.
+
+Examples:
+  kfault run delay.yaml --target netns:web --duration 30s
+  kfault run delay.yaml --target unit:nginx.service --dry-run
+  kfault run partition.yaml --target 'netns:web-*' --peer netns:db
+  kfault run a.yaml b.yaml --target container:web --seed 42 --output json";
+
+/// `kfault run`
+#[derive(Args, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct Run {
+    /// Manifests, each with one or more experiments; `-` is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Workload to choose from, in place of spec.selector; may repeat
+    #[arg(long = "target", value_name = "WORKLOAD")]
+    pub targets: Vec<String>,
+    /// Workload at the other end, in place of spec.target.selector; may repeat
+    #[arg(long = "peer", value_name = "WORKLOAD")]
+    pub peers: Vec<String>,
+    /// End after this time at the latest, for example 30s or 1m30s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Seed of every random choice; the same seed replays a run
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// Attach, decide and count, but harm no packet
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Refuse targets that hold a process of this name, in addition to the built-in list
+    /// (sshd, kubelet, container runtimes, journald, ...); may repeat
+    #[arg(long = "protect", value_name = "NAME")]
+    pub protect: Vec<String>,
+    /// For whom the output is
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `kfault explain`
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Manifests; `-` is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// For whom the output is
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `kfault doctor`
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// For whom the output is
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `kfault sweep`
+#[derive(Args, Debug)]
+pub struct Sweep {
+    /// For whom the output is
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `kfault completion`
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  kfault completion bash > /etc/bash_completion.d/kfault")]
+pub struct Completion {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    const WAY_OUT: &str = "write a Go duration above zero, for example 500ms, 30s or 1m30s";
+    let parsed: GoDuration = text.parse().map_err(|error| format!("{error}; {WAY_OUT}"))?;
+    match parsed.to_std() {
+        Some(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(WAY_OUT.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,172 @@
+//! The JSON events of a run, one object per line: a contract with scripts.
+
+use serde_json::{Map, Value, json};
+
+use super::clock;
+use super::exit::{Exit, Stop};
+use super::state::{RuleState, State, targets};
+
+/// What the events of one run have in common.
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// The seed in force.
+    pub seed: u64,
+    /// Nothing is harmed.
+    pub dry_run: bool,
+}
+
+impl Events {
+    /// The plan is true.
+    pub fn applied(&self, experiment: &str, rules: &[&RuleState]) -> Value {
+        let planned: Vec<Value> = rules.iter().map(|state| planned(state)).collect();
+        event(
+            "applied",
+            experiment.into(),
+            json!({
+                "seed": self.seed,
+                "dryRun": self.dry_run,
+                "targets": targets(rules),
+                "rules": planned,
+            }),
+        )
+    }
+
+    /// The counters of an experiment's rules. `left` is the seconds that a rule goes on.
+    pub fn counters(&self, experiment: &str, rules: &[(&RuleState, Option<f64>)]) -> Value {
+        let rules: Vec<Value> = rules
+            .iter()
+            .map(|(state, left)| {
+                let mut rule = counted(state);
+                rule.insert("matchedPerSecond".into(), json!(state.rate));
+                rule.insert("secondsLeft".into(), json!(left));
+                Value::Object(rule)
+            })
+            .collect();
+        event("counters", experiment.into(), json!({"rules": rules}))
+    }
+
+    /// Nothing of the experiment is left.
+    pub fn recovered(&self, experiment: &str, reason: &str) -> Value {
+        event("recovered", experiment.into(), json!({"reason": reason}))
+    }
+
+    /// Something went wrong. `experiment` is unknown where it is about all of them.
+    pub fn failed(experiment: Option<&str>, stop: &Stop) -> Value {
+        event(
+            "failed",
+            experiment.into(),
+            json!({
+                "exit": stop.exit.code(),
+                "error": stop.messages.join("; "),
+                "errors": stop.messages,
+            }),
+        )
+    }
+
+    /// The last line of every run.
+    pub fn summary(seed: Option<u64>, state: Option<&State>, exit: Exit) -> Value {
+        let rules: Vec<&RuleState> = state.iter().flat_map(|state| &state.rules).collect();
+        let names: Vec<&str> =
+            state.map(|state| state.experiments().into_keys().collect()).unwrap_or_default();
+        let experiment = match names.as_slice() {
+            [one] => json!(one),
+            _ => Value::Null,
+        };
+        let counted: Vec<Value> = rules.iter().map(|s| Value::Object(counted(s))).collect();
+        event(
+            "summary",
+            experiment,
+            json!({
+                "experiments": names,
+                "seed": seed,
+                "exit": exit.code(),
+                "targets": targets(&rules),
+                "rules": counted,
+            }),
+        )
+    }
+}
+
+fn event(name: &str, experiment: Value, more: Value) -> Value {
+    let mut object = Map::new();
+    object.insert("event".into(), name.into());
+    object.insert("time".into(), clock::now().into());
+    object.insert("experiment".into(), experiment);
+    if let Value::Object(more) = more {
+        object.extend(more);
+    }
+    Value::Object(object)
+}
+
+fn planned(state: &RuleState) -> Value {
+    let rule = &state.rule;
+    json!({
+        "rule": rule.id,
+        "describes": rule.describes,
+        "target": rule.target,
+        "declared": rule.declared,
+    })
+}
+
+fn counted(state: &RuleState) -> Map<String, Value> {
+    let RuleState { rule, counters: c, path, is_gone, rate: _, .. } = state;
+    let object = json!({
+        "rule": rule.id,
+        "experiment": rule.experiment,
+        "target": rule.target,
+        "describes": rule.describes,
+        "declared": rule.declared,
+        "matched": c.matched,
+        "injected": c.injected,
+        "matchedWire": c.matched_wire,
+        "injectedWire": c.injected_wire,
+        "bytes": c.bytes,
+        "refused": c.refused,
+        "lost": c.lost,
+        "corrupted": c.corrupted,
+        "duplicated": c.duplicated,
+        "delayed": c.delayed,
+        "reordered": c.reordered,
+        "shaped": c.shaped,
+        "overlimit": c.overlimit,
+        "path": path,
+        "targetGone": is_gone,
+    });
+    match object {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::state::sample;
+    use super::*;
+    use crate::plan::Plan;
+
+    #[test]
+    fn the_summary_follows_the_contract() {
+        let mut state = State::new(&Plan { rules: vec![sample::rule("a", None)] });
+        state.take(vec![sample::report("a", 10, true)], Instant::now());
+        let summary = Events::summary(Some(7), Some(&state), Exit::Done);
+        assert_eq!(summary["event"], "summary");
+        assert_eq!(summary["experiment"], "NetworkChaos/default/web-delay");
+        assert_eq!(summary["targets"], json!(["netns:web"]));
+        let rule = &summary["rules"][0];
+        assert_eq!(rule["rule"], "a");
+        assert_eq!(rule["declared"], 1.0);
+        assert_eq!((&rule["matched"], &rule["injected"]), (&json!(10), &json!(5)));
+        assert!(rule["describes"].as_str().unwrap().starts_with("delay 500 ms"));
+    }
+
+    #[test]
+    fn a_refused_run_has_an_empty_summary() {
+        let summary = Events::summary(None, None, Exit::Refused);
+        assert_eq!(summary["exit"], 2);
+        assert_eq!((&summary["targets"], &summary["rules"]), (&json!([]), &json!([])));
+        let failed = Events::failed(None, &Stop::one(Exit::Refused, "no"));
+        assert_eq!((&failed["experiment"], &failed["errors"]), (&Value::Null, &json!(["no"])));
+    }
+}

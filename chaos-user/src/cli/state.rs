@@ -1,0 +1,208 @@
+//! What a run knows about its rules while it goes on. Pure: the clock comes in as an argument.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use chaos_abi::counter::Counters;
+
+use crate::engine::RuleReport;
+use crate::plan::{Plan, Rule};
+
+/// One rule and what became of it.
+#[derive(Clone, Debug)]
+pub struct RuleState {
+    /// The rule as planned.
+    pub rule: Rule,
+    /// The last counters.
+    pub counters: Counters,
+    /// Matched packets per second, over the last two reports.
+    pub rate: f64,
+    /// How it acts: `fq`, `line`, `direct`.
+    pub path: &'static str,
+    /// Its target is gone.
+    pub is_gone: bool,
+    /// When its counters were last read.
+    read_at: Option<Instant>,
+}
+
+/// All rules of a run.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// In the plan's order.
+    pub rules: Vec<RuleState>,
+    applied_at: Option<Instant>,
+}
+
+impl State {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let rules = plan.rules.iter().map(|rule| RuleState {
+            rule: rule.clone(),
+            counters: Counters::default(),
+            rate: 0.0,
+            path: "",
+            is_gone: false,
+            read_at: None,
+        });
+        Self { rules: rules.collect(), applied_at: None }
+    }
+
+    /// The plan is true from now on.
+    pub fn applied(&mut self, now: Instant) {
+        self.applied_at = Some(now);
+    }
+
+    /// True once the plan was true.
+    #[must_use]
+    pub fn is_applied(&self) -> bool {
+        self.applied_at.is_some()
+    }
+
+    /// Takes in the counters; returns the rules whose target has gone since.
+    pub fn take(&mut self, reports: Vec<RuleReport>, now: Instant) -> Vec<Rule> {
+        let mut gone = Vec::new();
+        for report in reports {
+            let RuleReport { id, counters, path, alive, .. } = report;
+            let Some(state) = self.rules.iter_mut().find(|state| state.rule.id == id) else {
+                continue;
+            };
+            if let Some(before) = state.read_at {
+                let seconds = now.duration_since(before).as_secs_f64();
+                if seconds > 0.0 {
+                    let more = counters.matched.saturating_sub(state.counters.matched);
+                    state.rate = more as f64 / seconds;
+                }
+            }
+            state.counters = counters;
+            state.path = path;
+            state.read_at = Some(now);
+            if !alive && !state.is_gone {
+                state.is_gone = true;
+                gone.push(state.rule.clone());
+            }
+        }
+        gone
+    }
+
+    /// How long the rule goes on; `None` = until it is interrupted.
+    #[must_use]
+    pub fn left(&self, rule: &RuleState, now: Instant) -> Option<Duration> {
+        if rule.is_gone {
+            return Some(Duration::ZERO);
+        }
+        let duration = rule.rule.duration?;
+        let since = self.applied_at.map_or(Duration::ZERO, |at| now.duration_since(at));
+        Some(duration.saturating_sub(since))
+    }
+
+    /// How long until every rule is over; `None` = until it is interrupted.
+    #[must_use]
+    pub fn all_left(&self, now: Instant) -> Option<Duration> {
+        let mut longest = Duration::ZERO;
+        for rule in &self.rules {
+            longest = longest.max(self.left(rule, now)?);
+        }
+        Some(longest)
+    }
+
+    /// The experiments in the plan's order, each with its rules.
+    #[must_use]
+    pub fn experiments(&self) -> BTreeMap<&str, Vec<&RuleState>> {
+        let mut experiments: BTreeMap<&str, Vec<&RuleState>> = BTreeMap::new();
+        for state in &self.rules {
+            experiments.entry(state.rule.experiment.as_str()).or_default().push(state);
+        }
+        experiments
+    }
+}
+
+/// The targets of these rules, sorted, each once.
+#[must_use]
+pub fn targets(rules: &[&RuleState]) -> Vec<String> {
+    let mut targets: Vec<String> = rules.iter().map(|state| state.rule.target.clone()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+#[cfg(test)]
+pub mod sample {
+    use super::*;
+    use crate::plan::{Device, Direction, Effects, Hook, Peers};
+
+    /// A rule that acts on everything leaving `netns:web`.
+    pub fn rule(id: &str, duration: Option<Duration>) -> Rule {
+        Rule {
+            id: id.into(),
+            experiment: "NetworkChaos/default/web-delay".into(),
+            target: "netns:web".into(),
+            hook: Hook {
+                device: Device { netns: "/run/netns/web".into(), inode: 7, name: "eth0".into() },
+                direction: Direction::Egress,
+                cgroup: None,
+            },
+            peers: Peers::default(),
+            effects: Effects::default(),
+            describes: "delay 500 ms ± 0 ms at egress of netns:web towards everyone".into(),
+            declared: Some(1.0),
+            seed: 1,
+            duration,
+            dry_run: false,
+        }
+    }
+
+    /// Counters of a rule that acted on every second packet.
+    pub fn report(id: &str, matched: u64, alive: bool) -> RuleReport {
+        let counters = Counters { matched, injected: matched / 2, ..Counters::default() };
+        RuleReport { id: id.into(), counters, path: "fq", alive }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(durations: &[(&str, Option<u64>)]) -> State {
+        let rules = durations
+            .iter()
+            .map(|(id, seconds)| sample::rule(id, seconds.map(Duration::from_secs)))
+            .collect();
+        State::new(&Plan { rules })
+    }
+
+    #[test]
+    fn a_run_ends_when_its_last_rule_does() {
+        let start = Instant::now();
+        let mut state = state(&[("a", Some(10)), ("b", Some(30))]);
+        state.applied(start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(state.all_left(at(5)), Some(Duration::from_secs(25)));
+        assert_eq!(state.left(&state.rules[0], at(15)), Some(Duration::ZERO));
+        assert_eq!(state.all_left(at(31)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_rule_without_duration_goes_on_until_its_target_is_gone() {
+        let start = Instant::now();
+        let mut state = state(&[("a", None), ("b", None)]);
+        state.applied(start);
+        assert_eq!(state.all_left(start), None);
+        let gone = state.take(vec![sample::report("a", 4, false)], start);
+        assert_eq!(gone.len(), 1);
+        assert_eq!(state.all_left(start), None);
+        assert!(state.take(vec![sample::report("a", 4, false)], start).is_empty(), "said once");
+        state.take(vec![sample::report("b", 4, false)], start);
+        assert_eq!(state.all_left(start), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_interval() {
+        let start = Instant::now();
+        let mut state = state(&[("a", None)]);
+        state.take(vec![sample::report("a", 100, true)], start);
+        assert_eq!(state.rules[0].rate, 0.0);
+        state.take(vec![sample::report("a", 300, true)], start + Duration::from_secs(2));
+        assert_eq!(state.rules[0].rate, 100.0);
+    }
+}

@@ -1,0 +1,113 @@
+//! A kernel for pure tests.
+//!
+//! The terms on which it may be trusted: it knows presence only (what is there, what a slot
+//! names), it may grow when a test needs it, and what it refuses, the real kernel refuses too:
+//! adding what is there, removing what is not, arming a slot without a hook, a rule before its
+//! index is written. `tests/kernel` proves those on real kernels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use chaos_abi::counter::Counters;
+
+use super::error::EngineError;
+use super::kernel::{Kernel, Path};
+use crate::plan::Device;
+use crate::plan::diff::{Action, Arms, Point};
+use crate::plan::peers::PeerTable;
+
+/// What a modelled kernel holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Peer sets.
+    pub sets: BTreeMap<u32, PeerTable>,
+    /// Devices with a queue.
+    pub queues: BTreeSet<Device>,
+    /// Hooks and their slots.
+    pub hooks: BTreeMap<Point, u32>,
+    /// Written rules.
+    pub rules: BTreeSet<u32>,
+    /// What slots name.
+    pub arms: BTreeMap<u32, Arms>,
+}
+
+/// A modelled kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Fake {
+    /// What it holds.
+    pub state: State,
+    /// Actions done so far, failures included.
+    pub log: Vec<&'static str>,
+    /// Fails the action with this place in `log`.
+    pub fail_at: Option<usize>,
+}
+
+fn refuse(why: &str) -> EngineError {
+    EngineError::os(why, io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+impl Kernel for Fake {
+    fn perform(&mut self, action: &Action) -> Result<(), EngineError> {
+        self.log.push(action.name());
+        if self.fail_at == Some(self.log.len() - 1) {
+            return Err(refuse("told to fail"));
+        }
+        let state = &mut self.state;
+        let done = match action {
+            Action::ChangePeers { set, before, after } => {
+                let now = state.sets.remove(set).unwrap_or_default();
+                if *after != PeerTable::default() {
+                    state.sets.insert(*set, after.clone());
+                }
+                now == *before
+            }
+            Action::AddQueue { device } => state.queues.insert(device.clone()),
+            Action::RemoveQueue { device } => state.queues.remove(device),
+            Action::AddHook { point, slot } => {
+                state.hooks.insert(point.clone(), *slot).is_none()
+            }
+            Action::RemoveHook { point, slot } => {
+                state.hooks.remove(point) == Some(*slot) && !state.arms.contains_key(slot)
+            }
+            Action::WriteRule { index, .. } => state.rules.insert(*index),
+            Action::ClearRule { index, .. } => {
+                let named = state.arms.values().any(|arms| arms.rules.contains(index));
+                state.rules.remove(index) && !named
+            }
+            Action::Arm { point, slot, before, after } => {
+                let now = state.arms.remove(slot).unwrap_or_default();
+                if *after != Arms::default() {
+                    state.arms.insert(*slot, after.clone());
+                }
+                now == *before
+                    && state.hooks.get(point) == Some(slot)
+                    && after.rules.iter().all(|index| state.rules.contains(index))
+            }
+        };
+        if done { Ok(()) } else { Err(refuse("not as the action expects it")) }
+    }
+
+    fn beat(&mut self, _until_ns: u64) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn counters(&self, _index: u32) -> Result<Counters, EngineError> {
+        Ok(Counters::default())
+    }
+
+    fn path(&self, device: &Device) -> Path {
+        if self.state.queues.contains(device) { Path::Fq } else { Path::Direct }
+    }
+
+    fn held(&self, _device: &Device) -> u64 {
+        0
+    }
+
+    fn alive(&self, point: &Point) -> bool {
+        self.state.hooks.contains_key(point)
+    }
+
+    fn now(&self) -> u64 {
+        1
+    }
+}

@@ -1,0 +1,331 @@
+//! The real kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::path::PathBuf;
+
+use chaos_abi::counter::Counters;
+use chaos_abi::limit;
+use chaos_abi::rule::Rule;
+use chaos_abi::target::{CgroupKey, Slot, flag};
+
+use super::bpf::{self, Kind};
+use super::device::{Attached, Open, Queue};
+use super::error::EngineError;
+use super::kernel::{Kernel, Path};
+use super::line::{Lines, monotonic_ns};
+use super::object::Object;
+use super::{journal, wire};
+use crate::plan::diff::{Action, Arms, Point};
+use crate::plan::{Cgroup, Device, Direction};
+
+/// One attached point.
+enum Hook {
+    Device { entry: OwnedFd, attached: Attached },
+    Member,
+    Cgroup { entry: OwnedFd, directory: PathBuf, _link: OwnedFd },
+}
+
+/// This host.
+pub struct Host {
+    pub(super) object: Object,
+    devices: BTreeMap<Device, Open>,
+    hooks: BTreeMap<Point, Hook>,
+    lines: Option<Lines>,
+    slots: BTreeMap<Point, u32>,
+    line_slots: BTreeSet<u32>,
+    cgroup_mount: Option<PathBuf>,
+}
+
+impl Host {
+    /// Loads the object; attaches nothing.
+    ///
+    /// # Errors
+    /// See [`Object::load`].
+    pub fn new(limits: &[(String, u32)]) -> Result<Self, EngineError> {
+        Ok(Self {
+            object: Object::load(limits)?,
+            devices: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            lines: None,
+            slots: BTreeMap::new(),
+            line_slots: BTreeSet::new(),
+            cgroup_mount: cgroup_mount(),
+        })
+    }
+
+    fn device(&mut self, name: &Device) -> Result<&mut Open, EngineError> {
+        if !self.devices.contains_key(name) {
+            self.devices.insert(name.clone(), Open::new(name)?);
+        }
+        self.devices
+            .get_mut(name)
+            .ok_or_else(|| EngineError::Gone { what: format!("device {}", name.name) })
+    }
+
+    /// Closes a device that neither a hook nor a queue needs.
+    fn release(&mut self, name: &Device) {
+        let hooked = self.hooks.keys().any(|p| match p {
+            Point::Device { device, .. } | Point::Member { device, .. } => device == name,
+            Point::Cgroup { .. } => false,
+        });
+        let queued =
+            self.devices.get(name).is_some_and(|open| !matches!(open.queue, Queue::None));
+        if !hooked && !queued {
+            self.devices.remove(name);
+        }
+    }
+
+    fn add_hook(&mut self, point: &Point, slot: u32) -> Result<(), EngineError> {
+        self.object.set_slot(slot, Slot::IDLE)?;
+        let hook = match point {
+            Point::Device { device, direction } => {
+                let kind = match direction {
+                    Direction::Egress => Kind::TcEgress,
+                    Direction::Ingress => Kind::TcIngress,
+                };
+                let entry = self.object.entry(kind, slot)?;
+                let open = self.device(device)?;
+                let attached = open.attach(kind, &entry)?;
+                Hook::Device { entry, attached }
+            }
+            Point::Member { device, cgroup } => {
+                let key = self.member(device, cgroup)?;
+                self.object.set_member(key, Some(slot))?;
+                Hook::Member
+            }
+            Point::Cgroup { cgroup, direction } => {
+                let kind = match direction {
+                    Direction::Egress => Kind::CgroupEgress,
+                    Direction::Ingress => Kind::CgroupIngress,
+                };
+                let directory = self.cgroup_directory(cgroup)?;
+                let handle = File::open(&directory)
+                    .map_err(|_| EngineError::Gone { what: format!("cgroup {}", cgroup.path) })?;
+                let entry = self.object.entry(kind, slot)?;
+                let link = bpf::link_cgroup(kind, entry.as_fd(), handle.as_fd())
+                    .map_err(|e| EngineError::os(format!("attach to cgroup {}", cgroup.path), e))?;
+                Hook::Cgroup { entry, directory, _link: link }
+            }
+        };
+        self.hooks.insert(point.clone(), hook);
+        Ok(())
+    }
+
+    /// The key of a member: its device's egress slot and its id.
+    fn member(&self, device: &Device, cgroup: &Cgroup) -> Result<CgroupKey, EngineError> {
+        let point = Point::Device { device: device.clone(), direction: Direction::Egress };
+        let slot = self.slots.get(&point).copied().ok_or_else(|| {
+            EngineError::bpf(format!("name cgroup {}", cgroup.path), "its device has no hook")
+        })?;
+        Ok(CgroupKey { cgroup: cgroup.id, slot, zero: 0 })
+    }
+
+    fn cgroup_directory(&self, cgroup: &Cgroup) -> Result<PathBuf, EngineError> {
+        let mount = self.cgroup_mount.as_ref().ok_or(EngineError::Unsupported {
+            mechanism: "cgroup",
+            reason: "no cgroup v2 hierarchy is mounted".into(),
+            way_out: "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified",
+        })?;
+        let directory = mount.join(cgroup.path.trim_start_matches('/'));
+        match std::fs::metadata(&directory) {
+            Ok(found) if found.st_ino() == cgroup.id => Ok(directory),
+            _ => Err(EngineError::Gone { what: format!("cgroup {}", cgroup.path) }),
+        }
+    }
+
+    fn remove_hook(&mut self, point: &Point, slot: u32) -> Result<(), EngineError> {
+        let hook = self.hooks.remove(point);
+        let result = match (point, hook) {
+            (Point::Device { device, direction }, Some(Hook::Device { attached, .. })) => {
+                self.remove_device_hook(device, *direction, attached)
+            }
+            (Point::Member { device, cgroup }, Some(Hook::Member)) => {
+                let key = self.member(device, cgroup)?;
+                self.object.set_member(key, None)
+            }
+            _ => Ok(()),
+        };
+        self.object.set_slot(slot, Slot::IDLE)?;
+        if let Point::Device { device, .. } | Point::Member { device, .. } = point {
+            self.release(device);
+        }
+        result
+    }
+
+    fn remove_device_hook(
+        &mut self,
+        device: &Device,
+        direction: Direction,
+        attached: Attached,
+    ) -> Result<(), EngineError> {
+        let other = Point::Device { device: device.clone(), direction: opposite(direction) };
+        let made = matches!(attached, Attached::Filter { made_clsact: true });
+        let open = self.device(device)?;
+        let removed = open.detach(direction, attached)?;
+        if removed {
+            let (name, ifindex) = (open.name.clone(), open.ifindex);
+            return journal::forget(&name, ifindex);
+        }
+        // The other direction still uses the clsact: it becomes the one that removes it.
+        if made
+            && let Some(Hook::Device { attached: Attached::Filter { made_clsact }, .. }) =
+                self.hooks.get_mut(&other)
+        {
+            *made_clsact = true;
+        }
+        Ok(())
+    }
+
+    fn add_queue(&mut self, name: &Device) -> Result<(), EngineError> {
+        let slot = (0..limit::SLOTS).rev().find(|slot| !self.line_slots.contains(slot));
+        let slot = slot.unwrap_or(limit::SLOTS - 1);
+        self.device(name)?;
+        let Some(open) = self.devices.get_mut(name) else { return Ok(()) };
+        let object = &self.object;
+        let result = open.add_queue(&mut self.lines, slot, |slot| object.line_entry(slot));
+        let (ifindex, is_line) = (open.ifindex, matches!(open.queue, Queue::Line { .. }));
+        if result.is_err() {
+            self.release(name);
+            return result;
+        }
+        if is_line {
+            self.line_slots.insert(slot);
+            self.object.set_slot(slot, Slot { ifindex, ..Slot::IDLE })?;
+        }
+        Ok(())
+    }
+
+    fn remove_queue(&mut self, name: &Device) -> Result<(), EngineError> {
+        let Some(open) = self.devices.get_mut(name) else { return Ok(()) };
+        if let Queue::Line { slot, .. } = open.queue {
+            self.line_slots.remove(&slot);
+        }
+        let result = open.remove_queue();
+        self.release(name);
+        result
+    }
+
+    fn arm(&mut self, point: &Point, slot: u32, arms: &Arms) -> Result<(), EngineError> {
+        let mut wire = Slot {
+            rule_count: u32::try_from(arms.rules.len()).unwrap_or(0),
+            cgroup_levels: arms.cgroup_levels,
+            flags: if arms.orphan { flag::ORPHAN } else { 0 },
+            ..Slot::IDLE
+        };
+        for (place, rule) in wire.rules.iter_mut().zip(&arms.rules) {
+            *place = *rule;
+        }
+        if let Point::Device { device, .. } | Point::Member { device, .. } = point
+            && let Some(open) = self.devices.get(device)
+        {
+            wire.ifindex = open.ifindex;
+            wire.link_header = open.link_header;
+            if let Queue::Line { ifindex, .. } = open.queue {
+                wire.line_ifindex = ifindex;
+            }
+        }
+        self.object.set_slot(slot, wire)
+    }
+
+    /// The entry program of a point, for test runs.
+    #[must_use]
+    pub fn entry(&self, point: &Point) -> Option<&OwnedFd> {
+        match self.hooks.get(point)? {
+            Hook::Device { entry, .. } | Hook::Cgroup { entry, .. } => Some(entry),
+            Hook::Member => None,
+        }
+    }
+}
+
+fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress => Direction::Egress,
+    }
+}
+
+/// Where the v2 hierarchy is mounted, which on hybrid hosts is not `/sys/fs/cgroup`.
+pub fn cgroup_mount() -> Option<PathBuf> {
+    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
+    mounts.into_iter().find(|m| m.fs_type == "cgroup2").map(|m| m.mount_point)
+}
+
+impl Kernel for Host {
+    fn perform(&mut self, action: &Action) -> Result<(), EngineError> {
+        match action {
+            Action::ChangePeers { set, before, after } => {
+                self.object.change_peers(*set, before, after)
+            }
+            Action::AddQueue { device } => self.add_queue(device),
+            Action::RemoveQueue { device } => self.remove_queue(device),
+            Action::AddHook { point, slot } => {
+                self.slots.insert(point.clone(), *slot);
+                let result = self.add_hook(point, *slot);
+                if result.is_err() {
+                    self.slots.remove(point);
+                    if let Point::Device { device, .. } = point {
+                        self.release(device);
+                    }
+                }
+                result
+            }
+            Action::RemoveHook { point, slot } => {
+                let result = self.remove_hook(point, *slot);
+                self.slots.remove(point);
+                result
+            }
+            Action::WriteRule { index, set, rule } => {
+                let deadline = rule.duration.map_or(u64::MAX, |duration| {
+                    let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+                    self.now().saturating_add(ns)
+                });
+                self.object.set_rule(*index, wire::rule(rule, *set, deadline), true)
+            }
+            Action::ClearRule { index, .. } => {
+                self.object.set_rule(*index, Rule::default(), false)
+            }
+            Action::Arm { point, slot, after, .. } => self.arm(point, *slot, after),
+        }
+    }
+
+    fn beat(&mut self, until_ns: u64) -> Result<(), EngineError> {
+        self.object.set_heartbeat(until_ns)
+    }
+
+    fn counters(&self, index: u32) -> Result<Counters, EngineError> {
+        self.object.counters(index)
+    }
+
+    fn path(&self, device: &Device) -> Path {
+        match self.devices.get(device).map(|open| &open.queue) {
+            Some(Queue::Fq { .. }) => Path::Fq,
+            Some(Queue::Line { .. }) => Path::Line,
+            Some(Queue::None) | None => Path::Direct,
+        }
+    }
+
+    fn held(&self, device: &Device) -> u64 {
+        self.devices.get(device).map_or(0, Open::held)
+    }
+
+    fn alive(&self, point: &Point) -> bool {
+        match point {
+            Point::Device { device, .. } => self.devices.get(device).is_some_and(Open::alive),
+            Point::Member { device, cgroup } => {
+                self.devices.get(device).is_some_and(Open::alive)
+                    && self.cgroup_directory(cgroup).is_ok()
+            }
+            Point::Cgroup { .. } => match self.hooks.get(point) {
+                Some(Hook::Cgroup { directory, .. }) => directory.exists(),
+                _ => false,
+            },
+        }
+    }
+
+    fn now(&self) -> u64 {
+        monotonic_ns()
+    }
+}

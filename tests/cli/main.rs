@@ -1,2 +1,0 @@
-//! Filled by its own change.
-fn main() {}
