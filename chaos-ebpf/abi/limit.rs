@@ -10,6 +10,10 @@ pub const RULES_PER_SLOT: usize = 16;
 pub const CGROUPS: u32 = 4096;
 /// Prefixes of all peer sets of one family together.
 pub const PREFIXES: u32 = 131_072;
+/// Peer sets, the one of everyone included.
+pub const SETS: u32 = RULES + 1;
+/// Prefixes (times ports) that a peer set holds without using a trie.
+pub const FEW: usize = 4;
 /// Ports that one prefix of a peer set may name.
 pub const PORTS_PER_PREFIX: usize = 16;
 /// Deepest cgroup level (the root of the hierarchy is 0) that can be a target.

@@ -4,7 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray};
 use chaos_abi::counter::{Clocks, Counters, Memory};
 use chaos_abi::limit;
-use chaos_abi::peer::{Key4, Key6, Ports};
+use chaos_abi::peer::{Key4, Key6, Ports, Set};
 use chaos_abi::rule::Rule;
 use chaos_abi::target::{CgroupKey, Slot};
 
@@ -26,11 +26,15 @@ pub static RULES: Array<Rule> = Array::with_max_entries(limit::RULES, 0);
 #[map]
 pub static CGROUPS: HashMap<CgroupKey, u32> = HashMap::with_max_entries(limit::CGROUPS, 1);
 
-/// Peer sets, IPv4. Flag 1 = BPF_F_NO_PREALLOC, which the kernel demands of tries.
+/// Peer sets by number.
+#[map]
+pub static SETS: Array<Set> = Array::with_max_entries(limit::SETS, 0);
+
+/// Large peer sets, IPv4. Flag 1 = BPF_F_NO_PREALLOC, which the kernel demands of tries.
 #[map]
 pub static PEERS4: LpmTrie<Key4, Ports> = LpmTrie::with_max_entries(limit::PREFIXES, 1);
 
-/// Peer sets, IPv6.
+/// Large peer sets, IPv6.
 #[map]
 pub static PEERS6: LpmTrie<Key6, Ports> = LpmTrie::with_max_entries(limit::PREFIXES, 1);
 

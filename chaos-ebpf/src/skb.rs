@@ -35,8 +35,8 @@ pub struct Packet {
     pub transport: u32,
     /// The peer's port, or [`NO_PORT`].
     pub port: u32,
-    /// The peer's address; IPv4 uses the first four bytes.
-    pub peer: [u8; 16],
+    /// The peer's address, words in network order; IPv4 uses the first.
+    pub peer: [u32; 4],
 }
 
 /// The packet has no ports, or none that can be read.
@@ -59,95 +59,94 @@ pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]>
     if failed != 0 { None } else { Some(buffer) }
 }
 
+/// The first `N` words; at least `M`, the rest zero, where the packet ends earlier. `link` bytes
+/// of link-layer header lie in front of them. Read in place where they are in the linear part,
+/// as headers nearly always are: a helper call costs more than the rest of the matching.
+#[inline(always)]
+fn head<const N: usize, const M: usize>(skb: *mut __sk_buff, link: u32) -> Option<[u32; N]> {
+    let mut words = [0u32; N];
+    // SAFETY: the context is valid.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let start = data + (link & 15) as usize;
+    if start + N * 4 <= end {
+        let mut i = 0;
+        while i < N {
+            // SAFETY: inside the packet, see the comparison; the verifier checks it again. The
+            // machine is BPF, where a word may lie anywhere in a packet on every architecture
+            // with efficient unaligned access; `read_unaligned` would read byte by byte.
+            words[i] = unsafe { core::ptr::read_volatile((start + i * 4) as *const u32) };
+            i += 1;
+        }
+        return Some(words);
+    }
+    let at = words.as_mut_ptr().cast();
+    // SAFETY: the buffer is N words long and M is at most N.
+    let failed = unsafe {
+        bpf_skb_load_bytes_relative(skb.cast(), 0, at, N as u32 * 4, FROM_NETWORK_HEADER) != 0
+            && bpf_skb_load_bytes_relative(skb.cast(), 0, at, M as u32 * 4, FROM_NETWORK_HEADER)
+                != 0
+    };
+    if failed { None } else { Some(words) }
+}
+
 /// Reads an IPv4 or IPv6 packet; `None` for everything that no fault applies to: other
 /// protocols, malformed headers, and IPv6 neighbour discovery (as ARP for IPv4, it belongs to
 /// the link and not to the peers).
 #[inline(always)]
-pub fn parse(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
+pub fn parse(skb: *mut __sk_buff, link: u32, peer_is_destination: bool) -> Option<Packet> {
     // SAFETY: the context is valid for the whole program.
     let protocol = unsafe { (*skb).protocol };
     if protocol == IPV4 {
-        parse4(skb, peer_is_destination)
+        parse4(skb, link, peer_is_destination)
     } else if protocol == IPV6 {
-        parse6(skb, peer_is_destination)
+        parse6(skb, link, peer_is_destination)
     } else {
         None
     }
 }
 
-/// The port of the peer out of the first four bytes behind `offset`, which `head` holds where it
-/// is long enough (the usual case, without a second look at the packet).
+/// The peer's port. `word` is the word behind a transport header at the usual place, `usual`.
 #[inline(always)]
-fn port<const N: usize>(
-    skb: *mut __sk_buff,
-    head: &[u8; N],
-    packet: &Packet,
-    peer_is_destination: bool,
-) -> u32 {
+fn port(skb: *mut __sk_buff, packet: &Packet, word: u32, usual: u32, destination: bool) -> u32 {
     if packet.transport == 0 || (packet.protocol != TCP && packet.protocol != UDP) {
         return NO_PORT;
     }
-    let ports = if packet.transport as usize == N - 4 {
-        [head[N - 4], head[N - 3], head[N - 2], head[N - 1]]
+    let ports = if packet.transport == usual {
+        u32::from_be(word)
     } else {
-        let Some(ports) = load::<4>(skb, packet.transport) else { return NO_PORT };
-        ports
+        let Some(bytes) = load::<4>(skb, packet.transport) else { return NO_PORT };
+        u32::from_be_bytes(bytes)
     };
-    if peer_is_destination {
-        (ports[2] as u32) << 8 | ports[3] as u32
-    } else {
-        (ports[0] as u32) << 8 | ports[1] as u32
-    }
-}
-
-/// The first `N` bytes; at least `M`, the rest zero, where the packet ends earlier.
-#[inline(always)]
-fn head<const N: usize, const M: usize>(skb: *mut __sk_buff) -> Option<[u8; N]> {
-    if let Some(bytes) = load::<N>(skb, 0) {
-        return Some(bytes);
-    }
-    let short: [u8; M] = load(skb, 0)?;
-    let mut bytes = [0u8; N];
-    let mut i = 0;
-    while i < M {
-        bytes[i] = short[i];
-        i += 1;
-    }
-    Some(bytes)
+    if destination { ports & 0xffff } else { ports >> 16 }
 }
 
 #[inline(always)]
-fn parse4(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
-    let h: [u8; 24] = head::<24, 20>(skb)?;
-    let header = ((h[0] & 15) as u32) * 4;
-    if h[0] >> 4 != 4 || header < 20 {
+fn parse4(skb: *mut __sk_buff, link: u32, peer_is_destination: bool) -> Option<Packet> {
+    let h = head::<6, 5>(skb, link)?;
+    let first = u32::from_be(h[0]);
+    let header = (first >> 24 & 15) * 4;
+    if first >> 28 != 4 || header < 20 {
         return None;
     }
-    let later_fragment = ((h[6] & 0x1f) as u32) << 8 | h[7] as u32 != 0;
-    let mut peer = [0u8; 16];
-    let from = if peer_is_destination { 16 } else { 12 };
-    peer[0] = h[from];
-    peer[1] = h[from + 1];
-    peer[2] = h[from + 2];
-    peer[3] = h[from + 3];
+    let later_fragment = u32::from_be(h[1]) & 0x1fff != 0;
     let mut packet = Packet {
         family: 4,
-        protocol: h[9] as u32,
+        protocol: u32::from_be(h[2]) >> 16 & 0xff,
         transport: if later_fragment { 0 } else { header },
         port: NO_PORT,
-        peer,
+        peer: [if peer_is_destination { h[4] } else { h[3] }, 0, 0, 0],
     };
-    packet.port = port(skb, &h, &packet, peer_is_destination);
+    packet.port = port(skb, &packet, h[5], 20, peer_is_destination);
     Some(packet)
 }
 
 #[inline(always)]
-fn parse6(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
-    let h: [u8; 44] = head::<44, 40>(skb)?;
-    if h[0] >> 4 != 6 {
+fn parse6(skb: *mut __sk_buff, link: u32, peer_is_destination: bool) -> Option<Packet> {
+    let h = head::<11, 10>(skb, link)?;
+    if u32::from_be(h[0]) >> 28 != 6 {
         return None;
     }
-    let mut protocol = h[6] as u32;
+    let mut protocol = u32::from_be(h[1]) >> 8 & 0xff;
     let mut transport = 40u32;
     let mut i = 0;
     while i < EXTENSION_HEADERS {
@@ -176,14 +175,9 @@ fn parse6(skb: *mut __sk_buff, peer_is_destination: bool) -> Option<Packet> {
             return None;
         }
     }
-    let mut peer = [0u8; 16];
-    let from = if peer_is_destination { 24 } else { 8 };
-    let mut i = 0;
-    while i < 16 {
-        peer[i] = h[from + i];
-        i += 1;
-    }
+    let at = if peer_is_destination { 6 } else { 2 };
+    let peer = [h[at], h[at + 1], h[at + 2], h[at + 3]];
     let mut packet = Packet { family: 6, protocol, transport, port: NO_PORT, peer };
-    packet.port = port(skb, &h, &packet, peer_is_destination);
+    packet.port = port(skb, &packet, h[10], 40, peer_is_destination);
     Some(packet)
 }

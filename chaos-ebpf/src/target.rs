@@ -4,12 +4,12 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_ancestor_cgroup_id;
 use aya_ebpf::maps::lpm_trie::Key;
-use chaos_abi::limit::{CGROUP_LEVELS, PORTS_PER_PREFIX};
-use chaos_abi::peer::{Key4, Key6, SET_BITS};
+use chaos_abi::limit::{CGROUP_LEVELS, FEW, PORTS_PER_PREFIX};
+use chaos_abi::peer::{ANY_PORT, Key4, Key6, MANY, SET_BITS};
 use chaos_abi::rule::EVERYONE;
 use chaos_abi::target::{CgroupKey, Slot};
 
-use crate::maps::{CGROUPS, PEERS4, PEERS6, SLOTS};
+use crate::maps::{CGROUPS, PEERS4, PEERS6, SETS, SLOTS};
 use crate::skb::Packet;
 
 /// The slot that the entry program in front of us wrote down.
@@ -56,13 +56,33 @@ pub fn admits(packet: &Packet, set: u32) -> bool {
     if set == EVERYONE {
         return true;
     }
-    let number = set.to_be_bytes();
-    let p = &packet.peer;
+    let Some(members) = SETS.get(set) else { return false };
+    if members.count == MANY {
+        return looked_up(packet, set.to_be());
+    }
+    let mut hit = 0u32;
+    let mut i = 0;
+    while i < FEW {
+        let few = &members.few[i];
+        let apart = (packet.peer[0] ^ few.address[0]) & few.mask[0]
+            | (packet.peer[1] ^ few.address[1]) & few.mask[1]
+            | (packet.peer[2] ^ few.address[2]) & few.mask[2]
+            | (packet.peer[3] ^ few.address[3]) & few.mask[3];
+        let port = few.port == ANY_PORT || few.port == packet.port;
+        hit |= (i < members.count as usize && apart == 0 && few.family == packet.family && port)
+            as u32;
+        i += 1;
+    }
+    hit != 0
+}
+
+/// Whether the longest prefix of a large set that holds the peer admits its port.
+#[inline(always)]
+fn looked_up(packet: &Packet, set: u32) -> bool {
     let found = if packet.family == 4 {
-        let address = [p[0], p[1], p[2], p[3]];
-        PEERS4.get(Key::new(SET_BITS + 32, Key4 { set: number, address }))
+        PEERS4.get(Key::new(SET_BITS + 32, Key4 { set, address: packet.peer[0] }))
     } else {
-        PEERS6.get(Key::new(SET_BITS + 128, Key6 { set: number, address: *p }))
+        PEERS6.get(Key::new(SET_BITS + 128, Key6 { set, address: packet.peer }))
     };
     let Some(ports) = found else { return false };
     if ports.any != 0 {

@@ -2,6 +2,10 @@
 
 use std::net::IpAddr;
 
+use chaos_abi::verdict::{dice, mix};
+use thiserror::Error;
+
+use crate::api::mode::Mode;
 use crate::plan::Cgroup;
 
 /// A workload that a selector can choose: on a bare host a namespace, unit, cgroup, container or
@@ -23,4 +27,164 @@ pub struct Workload {
     pub default_device: Option<String>,
     /// Its addresses, without loopback and link-local ones, sorted.
     pub addresses: Vec<IpAddr>,
+}
+
+impl Workload {
+    /// A workload that stands for whatever a selector will choose, for a plan without a host.
+    #[must_use]
+    pub fn placeholder(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            netns: String::new(),
+            inode: 0,
+            cgroup: None,
+            devices: Vec::new(),
+            default_device: None,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// True for what [`Workload::placeholder`] makes.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        self.netns.is_empty() && self.inode == 0
+    }
+}
+
+/// Why nothing could be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SelectError {
+    /// There is nothing to choose from.
+    #[error("no workload is selected")]
+    Empty,
+}
+
+/// Chooses among the matching workloads. The same workloads, mode and seed give the same choice,
+/// in whatever order they come; the answer is sorted by name. [`Mode::RandomMaxPercent`] may
+/// choose none.
+///
+/// # Errors
+/// [`SelectError::Empty`] when there is nothing to choose from.
+pub fn select(mode: Mode, matching: &[Workload], seed: u64) -> Result<Vec<Workload>, SelectError> {
+    let mut all: Vec<&Workload> = matching.iter().collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all.dedup_by(|a, b| a.name == b.name);
+    if all.is_empty() {
+        return Err(SelectError::Empty);
+    }
+    let count = count(mode, all.len(), seed);
+    shuffle(&mut all, seed);
+    all.truncate(count);
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all.into_iter().cloned().collect())
+}
+
+/// Streams of the choice's dice, apart from each other.
+const SHUFFLE: u64 = 1;
+const PERCENT: u64 = 2;
+
+fn count(mode: Mode, n: usize, seed: u64) -> usize {
+    let share = |percent: u8| (n * usize::from(percent)).div_ceil(100);
+    match mode {
+        Mode::One => 1,
+        Mode::All => n,
+        Mode::Fixed(most) => usize::try_from(most).unwrap_or(n).min(n),
+        Mode::FixedPercent(percent) => share(percent),
+        Mode::RandomMaxPercent(most) => {
+            let drawn = below(u64::from(most) + 1, dice(seed, 0, 0, PERCENT));
+            share(u8::try_from(drawn).unwrap_or(most))
+        }
+    }
+}
+
+/// Fisher and Yates.
+fn shuffle<T>(items: &mut [T], seed: u64) {
+    for last in (1..items.len()).rev() {
+        let ordinal = last as u64;
+        items.swap(last, below(ordinal + 1, dice(seed, 0, ordinal, SHUFFLE)) as usize);
+    }
+}
+
+/// A uniform number below `n`; its bias is `n` / 2^64.
+fn below(n: u64, dice: u64) -> u64 {
+    ((u128::from(dice) * u128::from(n)) >> 64) as u64
+}
+
+/// The seed of something named `id` in a run whose seed is `seed`.
+#[must_use]
+pub fn seed_for(seed: u64, id: &str) -> u64 {
+    // FNV-1a spreads the name, the finaliser spreads FNV's weak high bits.
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    mix(mix(hash) ^ seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn workloads(n: usize) -> Vec<Workload> {
+        (0..n).map(|i| Workload::placeholder(&format!("netns:w{i:03}"))).collect()
+    }
+
+    fn chosen(mode: Mode, n: usize, seed: u64) -> usize {
+        select(mode, &workloads(n), seed).unwrap().len()
+    }
+
+    #[test]
+    fn each_mode_chooses_as_many_as_the_api_says() {
+        assert_eq!(chosen(Mode::One, 7, 1), 1);
+        assert_eq!(chosen(Mode::All, 7, 1), 7);
+        assert_eq!(chosen(Mode::Fixed(3), 7, 1), 3);
+        assert_eq!(chosen(Mode::Fixed(u64::MAX), 7, 1), 7);
+        assert_eq!(chosen(Mode::FixedPercent(50), 7, 1), 4);
+        assert_eq!(chosen(Mode::FixedPercent(1), 7, 1), 1);
+        assert_eq!(chosen(Mode::FixedPercent(100), 7, 1), 7);
+    }
+
+    #[test]
+    fn a_random_percentage_covers_zero_to_its_value_evenly() {
+        let mut seen = [0u32; 11];
+        for seed in 0..11_000 {
+            seen[chosen(Mode::RandomMaxPercent(10), 100, seed)] += 1;
+        }
+        assert!(seen.iter().all(|n| (800..1_200).contains(n)), "{seen:?}");
+    }
+
+    #[test]
+    fn one_of_many_is_chosen_evenly() {
+        let all = workloads(10);
+        let mut seen = [0u32; 10];
+        for seed in 0..10_000 {
+            let one = select(Mode::One, &all, seed).unwrap();
+            seen[all.iter().position(|w| *w == one[0]).unwrap()] += 1;
+        }
+        assert!(seen.iter().all(|n| (850..1_150).contains(n)), "{seen:?}");
+    }
+
+    #[test]
+    fn nothing_to_choose_from_is_an_error() {
+        assert_eq!(select(Mode::All, &[], 1), Err(SelectError::Empty));
+    }
+
+    #[test]
+    fn names_and_seeds_make_different_seeds() {
+        assert_ne!(seed_for(1, "a"), seed_for(1, "b"));
+        assert_ne!(seed_for(1, "a"), seed_for(2, "a"));
+        assert_eq!(seed_for(1, "a"), seed_for(1, "a"));
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_the_workloads_does_not_matter(n in 1usize..40, value in 1u64..50, seed: u64) {
+            let mut all = workloads(n);
+            let there = select(Mode::Fixed(value), &all, seed).unwrap();
+            all.reverse();
+            prop_assert_eq!(&there, &select(Mode::Fixed(value), &all, seed).unwrap());
+            prop_assert!(there.is_sorted_by(|a, b| a.name < b.name));
+        }
+    }
 }

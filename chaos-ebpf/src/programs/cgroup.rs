@@ -30,7 +30,7 @@ fn run(ctx: &SkBuffContext, peer_is_destination: bool) -> i32 {
     if slot.rule_count == 0 {
         return ALLOW;
     }
-    let Some(packet) = skb::parse(context, peer_is_destination) else { return ALLOW };
+    let Some(packet) = skb::parse(context, 0, peer_is_destination) else { return ALLOW };
     let bytes = ctx.skb.len() as u64;
     match effect::decide_all(context, slot, &packet, bytes) {
         Some(decision) if decision.fate != FATE_PASS => DENY,

@@ -63,7 +63,10 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     if slot.rule_count == 0 {
         return TC_ACT_UNSPEC;
     }
-    let Some(packet) = skb::parse(context, PEER_IS_DESTINATION) else { return TC_ACT_UNSPEC };
+    let Some(packet) = skb::parse(context, device.link_header, PEER_IS_DESTINATION)
+    else {
+        return TC_ACT_UNSPEC;
+    };
     // SAFETY: the context is valid.
     let bytes = unsafe { (*context).wire_len } as u64;
     let Some(decision) =
@@ -222,7 +225,9 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
     if slot.rule_count == 0 {
         return TC_ACT_UNSPEC;
     }
-    let Some(packet) = skb::parse(context, PEER_IS_SOURCE) else { return TC_ACT_UNSPEC };
+    let Some(packet) = skb::parse(context, slot.link_header, PEER_IS_SOURCE) else {
+        return TC_ACT_UNSPEC;
+    };
     let bytes = ctx.skb.len() as u64;
     let Some(decision) = effect::decide_all(context, slot, &packet, bytes)
     else {

@@ -11,12 +11,14 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use chaos_abi::Shared;
 use chaos_abi::counter::{Clocks, Counters, Memory};
-use chaos_abi::peer::{Key4, Key6, Ports, SET_BITS};
+use chaos_abi::limit::FEW;
+use chaos_abi::peer::{Few, Key4, Key6, MANY, Ports, SET_BITS, Set};
 use chaos_abi::rule::Rule;
 use chaos_abi::target::{CgroupKey, Slot};
 
 use super::bpf::{self, Kind};
 use super::error::EngineError;
+use super::wire;
 use crate::plan::peers::{self, PeerTable};
 
 static BYTES: &[u8] = aya::include_bytes_aligned!(env!("KFAULT_BPF_OBJECT"));
@@ -257,14 +259,20 @@ impl Object {
         before: &PeerTable,
         after: &PeerTable,
     ) -> Result<(), EngineError> {
-        if let Err(error) = self.merge_peers(set, before, after) {
-            if let Err(left) = self.merge_peers(set, after, before) {
+        let none = PeerTable::default();
+        let in_tries = |table| wire::few(table).is_none();
+        let old = if in_tries(before) { before } else { &none };
+        let new = if in_tries(after) { after } else { &none };
+        if let Err(error) = self.merge_peers(set, old, new) {
+            if let Err(left) = self.merge_peers(set, new, old) {
                 tracing::error!(%left, "peers of a failed change stay behind");
             }
-            self.prune_peers(set, after, before);
+            self.prune_peers(set, new, old);
             return Err(error);
         }
-        self.prune_peers(set, before, after);
+        let value = wire::few(after).unwrap_or(Set { count: MANY, few: [Few::default(); FEW] });
+        self.set("SETS", set, value)?;
+        self.prune_peers(set, old, new);
         Ok(())
     }
 
@@ -328,12 +336,14 @@ impl Object {
 }
 
 fn key4(set: u32, net: ipnet::Ipv4Net) -> Key<Pod<Key4>> {
-    let data = Key4 { set: set.to_be_bytes(), address: net.network().octets() };
+    let data = Key4 { set: set.to_be(), address: u32::from_ne_bytes(net.network().octets()) };
     Key::new(SET_BITS + u32::from(net.prefix_len()), Pod(data))
 }
 
 fn key6(set: u32, net: ipnet::Ipv6Net) -> Key<Pod<Key6>> {
-    let data = Key6 { set: set.to_be_bytes(), address: net.network().octets() };
+    let o = net.network().octets();
+    let word = |at: usize| u32::from_ne_bytes([o[at], o[at + 1], o[at + 2], o[at + 3]]);
+    let data = Key6 { set: set.to_be(), address: [word(0), word(4), word(8), word(12)] };
     Key::new(SET_BITS + u32::from(net.prefix_len()), Pod(data))
 }
 

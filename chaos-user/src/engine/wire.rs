@@ -1,7 +1,10 @@
 //! Plan values → ABI values. Pure.
 
+use chaos_abi::limit::FEW;
+use chaos_abi::peer::{ANY_PORT, Few, Set};
 use chaos_abi::rule::{ALWAYS, Chance, Rule, flag};
 
+use crate::plan::peers::{PeerTable, Ports};
 use crate::plan::{self, CorruptMode, Partition, RATE_QUEUE_NS, bandwidth_queue_ns};
 
 /// A share of 0 to 1 in units of 2^-32; exactly 1 is [`ALWAYS`].
@@ -76,6 +79,35 @@ pub fn rule(rule: &plan::Rule, peers: u32, deadline_ns: u64) -> Rule {
         wire.flags |= flag::DRY_RUN;
     }
     wire
+}
+
+/// A peer table as a small set, or `None` where it does not fit one.
+#[must_use]
+pub fn few(table: &PeerTable) -> Option<Set> {
+    let v4 = table.v4.iter().map(|(net, ports)| {
+        let word = |ip: std::net::Ipv4Addr| [u32::from_ne_bytes(ip.octets()), 0, 0, 0];
+        (Few { family: 4, port: 0, address: word(net.network()), mask: word(net.netmask()) }, ports)
+    });
+    let v6 = table.v6.iter().map(|(net, ports)| {
+        let words = |ip: std::net::Ipv6Addr| {
+            let o = ip.octets();
+            [0, 4, 8, 12].map(|at| u32::from_ne_bytes([o[at], o[at + 1], o[at + 2], o[at + 3]]))
+        };
+        let (address, mask) = (words(net.network()), words(net.netmask()));
+        (Few { family: 6, port: 0, address, mask }, ports)
+    });
+    let mut set = Set { count: 0, few: [Few::default(); FEW] };
+    for (prefix, ports) in v4.chain(v6) {
+        let Ports { any, ports } = ports;
+        let any = any.then_some(ANY_PORT);
+        // A prefix that admits everything needs none of its ports.
+        let ports = ports.iter().map(|port| u32::from(*port)).filter(|_| any.is_none());
+        for port in any.into_iter().chain(ports) {
+            *set.few.get_mut(set.count as usize)? = Few { port, ..prefix };
+            set.count += 1;
+        }
+    }
+    Some(set)
 }
 
 #[cfg(test)]

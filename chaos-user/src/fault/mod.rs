@@ -1,1 +1,255 @@
-//! Filled by its own change.
+//! Experiments: each kind's fields, checks and lowering to rules.
+//!
+//! Owns: the list of kinds that this version serves, and what all of them share. Refuses: clocks,
+//! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
+
+mod compose;
+mod load;
+pub mod network;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+pub use self::compose::{ComposeError, Composed, compose};
+pub use self::load::{LoadError, Parsed, Refusal, load, parse};
+use self::network::NetworkChaos;
+use crate::api::document::Place;
+use crate::api::fields::Fields;
+use crate::api::finding::{Findings, Warning};
+use crate::api::kind::{API_VERSION, Kind};
+use crate::api::metadata::Metadata;
+use crate::api::mode::{Mode, ModeFields};
+use crate::api::selector::Selector;
+use crate::plan::Rule;
+use crate::select::Workload;
+
+/// An experiment that was parsed, defaulted and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Experiment {
+    /// Where it was found.
+    pub place: Place,
+    /// Its name, namespace, labels and annotations.
+    pub metadata: Metadata,
+    /// What it does.
+    pub fault: Fault,
+    /// What of it does not do what it seems to.
+    pub warnings: Vec<Warning>,
+}
+
+/// What an experiment does: one variant per kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// Faults of the network.
+    Network(Box<NetworkChaos>),
+}
+
+/// `selector`, `mode` and `value`: who may be hit and how many of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    /// Who may be hit.
+    pub selector: Selector,
+    /// How many of them.
+    #[serde(flatten, serialize_with = "mode_fields")]
+    pub mode: Mode,
+}
+
+fn mode_fields<S: serde::Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
+    let fields: ModeFields = mode.fields();
+    fields.serialize(serializer)
+}
+
+impl Choice {
+    /// Reads `selector`, `mode` and `value` of `fields`; `namespace` is the object's own.
+    pub fn read(fields: &mut Fields<'_>, namespace: &str, findings: &mut Findings) -> Option<Self> {
+        fields.require("selector", "an object; {} selects every pod of the namespace", findings);
+        let selector = fields
+            .object("selector", findings)
+            .map(|selector| Selector::read(selector, namespace, findings));
+        let mode = Mode::read(fields, findings);
+        Some(Self { selector: selector?, mode: mode? })
+    }
+}
+
+impl Experiment {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self.fault {
+            Fault::Network(_) => Kind::Network,
+        }
+    }
+
+    /// `Kind/namespace/name`: its identity.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}/{}", self.kind().name(), self.metadata.namespace, self.metadata.name)
+    }
+
+    /// Who is hit (`spec.selector`).
+    #[must_use]
+    pub fn source(&self) -> &Choice {
+        match &self.fault {
+            Fault::Network(spec) => &spec.source,
+        }
+    }
+
+    /// The other end (`spec.target`), where the experiment has one.
+    #[must_use]
+    pub fn target(&self) -> Option<&Choice> {
+        match &self.fault {
+            Fault::Network(spec) => spec.target.as_ref(),
+        }
+    }
+
+    /// How long it acts; `None`: until it is recovered. Zero: not at all.
+    #[must_use]
+    pub fn duration(&self) -> Option<Duration> {
+        let written = match &self.fault {
+            Fault::Network(spec) => spec.duration.as_ref()?,
+        };
+        Some(written.value.to_std().unwrap_or(Duration::ZERO))
+    }
+
+    /// The object with its defaults. Parses to an equal experiment.
+    #[must_use]
+    pub fn object(&self) -> Value {
+        let spec = match &self.fault {
+            Fault::Network(spec) => spec.json(),
+        };
+        json!({
+            "apiVersion": API_VERSION,
+            "kind": self.kind().name(),
+            "metadata": self.metadata,
+            "spec": spec,
+        })
+    }
+}
+
+/// What lowering is told beside the experiment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Seed of every random choice and die.
+    pub seed: u64,
+    /// Decide and count, harm no packet.
+    pub dry_run: bool,
+    /// In place of the experiment's own duration.
+    pub duration: Option<Duration>,
+}
+
+/// What an experiment becomes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lowered {
+    /// Its rules, sorted by id.
+    pub rules: Vec<Rule>,
+    /// What of it does not do what it seems to, on these workloads.
+    pub warnings: Vec<Warning>,
+}
+
+impl Lowered {
+    fn warn(&mut self, field: &str, message: impl Into<String>) {
+        self.warnings.push(Warning { field: field.to_owned(), message: message.into() });
+    }
+}
+
+/// Why an experiment cannot act on its workloads.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LowerError {
+    /// `spec.target` is given and nobody said what it means on this host.
+    #[error(
+        "{experiment}: spec.target: names the other end, and this host has no pods to choose it from; bind it with --peer, for example --peer netns:NAME"
+    )]
+    NoPeers {
+        /// The experiment.
+        experiment: String,
+    },
+    /// The other end has no address that packets could be told by.
+    #[error(
+        "{experiment}: {workload} has no address other than loopback and link-local ones, so its packets cannot be told from others; give it one, or name the other end in spec.externalTargets"
+    )]
+    NoAddress {
+        /// The experiment.
+        experiment: String,
+        /// The workload.
+        workload: String,
+    },
+    /// The device asked for does not exist.
+    #[error("{experiment}: {field}: {workload} has no device \"{device}\"; it has: {devices}")]
+    MissingDevice {
+        /// The experiment.
+        experiment: String,
+        /// The workload.
+        workload: String,
+        /// The field that asked for it.
+        field: &'static str,
+        /// The device.
+        device: String,
+        /// What there is.
+        devices: String,
+    },
+    /// No device was asked for and none is the natural one.
+    #[error(
+        "{experiment}: {field}: {workload} has no default route and not exactly one device, so the device must be named; it has: {devices}"
+    )]
+    NoDevice {
+        /// The experiment.
+        experiment: String,
+        /// The workload.
+        workload: String,
+        /// The field that names it.
+        field: &'static str,
+        /// What there is.
+        devices: String,
+    },
+    /// More than dropping was asked for where packets arrive for a cgroup.
+    #[error(
+        "{experiment}: {field}: not supported by this version: where packets arrive for {workload}, a cgroup on a shared device, they can only be dropped; {instead}, or give the workload a network namespace of its own"
+    )]
+    CgroupIngress {
+        /// The experiment.
+        experiment: String,
+        /// The workload.
+        workload: String,
+        /// The field that asked for it.
+        field: &'static str,
+        /// What works.
+        instead: &'static str,
+    },
+}
+
+impl LowerError {
+    /// True when the manifest is right and this host or version cannot do it.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::CgroupIngress { .. })
+    }
+}
+
+/// Lowers an experiment on chosen workloads. `peers` are the workloads of `spec.target`. A plan
+/// without a host is made with placeholders ([`Workload::placeholder`]).
+///
+/// # Errors
+/// See [`LowerError`]; nothing of the experiment can act then.
+pub fn lower(
+    experiment: &Experiment,
+    sources: &[Workload],
+    peers: Option<&[Workload]>,
+    options: &Options,
+) -> Result<Lowered, LowerError> {
+    let mut idle = Lowered::default();
+    if experiment.metadata.is_paused() {
+        idle.warn("metadata.annotations", "the experiment is paused: nothing happens");
+        return Ok(idle);
+    }
+    if options.duration.is_none() && experiment.duration() == Some(Duration::ZERO) {
+        let message =
+            "is not above zero: the experiment is over before it begins and nothing happens";
+        idle.warn("spec.duration", message);
+        return Ok(idle);
+    }
+    match &experiment.fault {
+        Fault::Network(spec) => network::lower(experiment, spec, sources, peers, options),
+    }
+}

@@ -1,0 +1,262 @@
+//! From texts to experiments: everything is read before anything is refused, and one error
+//! refuses all of it.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::network::{self, NetworkChaos};
+use super::{ComposeError, Experiment, Fault};
+use crate::api::document::{Document, DocumentError, Place, documents};
+use crate::api::fields::Fields;
+use crate::api::finding::{FieldError, Findings, Warning};
+use crate::api::kind::{API_VERSION, Kind};
+use crate::api::metadata;
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// Where it was found.
+    pub place: Place,
+    /// `kind` as written.
+    pub kind: Option<String>,
+    /// `metadata.namespace` with its default, where `metadata` could be read.
+    pub namespace: Option<String>,
+    /// `metadata.name`, where it could be read.
+    pub name: Option<String>,
+    /// The experiment; `None` when there are errors.
+    pub experiment: Option<Experiment>,
+    /// Why there is none.
+    pub errors: Vec<LoadError>,
+    /// What does not do what it seems to.
+    pub warnings: Vec<Warning>,
+}
+
+/// Why a document is no experiment.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LoadError {
+    /// A file that cannot be read.
+    #[error("{file}: cannot be read: {reason}; name a file that can, or - for standard input")]
+    File {
+        /// The file.
+        file: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A text that is neither YAML nor JSON.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A field.
+    #[error("{place} ({object}): {error}")]
+    Field {
+        /// Where.
+        place: Place,
+        /// `Kind/namespace/name`, as far as it is known.
+        object: String,
+        /// What is wrong with it.
+        error: FieldError,
+    },
+    /// Two experiments of one kind, namespace and name.
+    #[error("{second}: {id} is in {first} too; rename one of them")]
+    Twice {
+        /// `Kind/namespace/name`.
+        id: String,
+        /// The one that came first.
+        first: Place,
+        /// The other.
+        second: Place,
+    },
+    /// No document at all.
+    #[error(
+        "{files}: holds no experiment; write an object of {API_VERSION}, kind {}",
+        Kind::served()
+    )]
+    Nothing {
+        /// The files that were looked at.
+        files: String,
+    },
+}
+
+impl LoadError {
+    /// True when the manifest is right and only this version cannot do it.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Field { error, .. } if error.is_unsupported())
+    }
+
+    /// Path of the field, as in the manifest. Empty: the whole document.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        match self {
+            Self::Field { error, .. } => error.field(),
+            Self::Twice { .. } => "metadata.name",
+            Self::File { .. } | Self::Document(_) | Self::Nothing { .. } => "",
+        }
+    }
+}
+
+/// Nothing was done, and why: every problem of every document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// Documents that are no experiments.
+    pub load: Vec<LoadError>,
+    /// Experiments that cannot act on their workloads.
+    pub compose: Vec<ComposeError>,
+}
+
+impl Refusal {
+    /// One message per problem.
+    #[must_use]
+    pub fn messages(&self) -> Vec<String> {
+        let load = self.load.iter().map(ToString::to_string);
+        load.chain(self.compose.iter().map(ToString::to_string)).collect()
+    }
+
+    /// 2 when something is wrong with manifest or flags, 3 when this version or host cannot do
+    /// it. What another manifest would cure comes first.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        let cannot = self.load.iter().all(LoadError::is_unsupported)
+            && self.compose.iter().all(ComposeError::is_unsupported);
+        if cannot { 3 } else { 2 }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.messages().join("\n"))
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Parses and checks every document of every input (file name, text). Empty documents are
+/// skipped. A second experiment of the same kind, namespace and name has an error.
+#[must_use]
+pub fn parse(inputs: &[(String, String)]) -> Vec<Parsed> {
+    let mut out = Vec::new();
+    let mut places: BTreeMap<String, Place> = BTreeMap::new();
+    for (file, text) in inputs {
+        for document in documents(file, text) {
+            let mut parsed = match document {
+                Ok(document) => parse_one(&document),
+                Err(error) => unreadable(error),
+            };
+            if let Some(id) = parsed.experiment.as_ref().map(Experiment::id) {
+                let second = parsed.place.clone();
+                if let Some(first) = places.get(&id).cloned() {
+                    parsed.experiment = None;
+                    parsed.errors.push(LoadError::Twice { id, first, second });
+                } else {
+                    places.insert(id, second);
+                }
+            }
+            out.push(parsed);
+        }
+    }
+    out
+}
+
+/// The experiments of all inputs, or every reason why there are none.
+///
+/// # Errors
+/// [`Refusal`] when any document has an error, or when there is no document at all.
+pub fn load(inputs: &[(String, String)]) -> Result<Vec<Experiment>, Refusal> {
+    let parsed = parse(inputs);
+    if parsed.is_empty() {
+        let files: Vec<_> = inputs.iter().map(|(file, _)| file.as_str()).collect();
+        let files = files.join(", ");
+        return Err(Refusal { load: vec![LoadError::Nothing { files }], ..Refusal::default() });
+    }
+    let mut experiments = Vec::new();
+    let mut load = Vec::new();
+    for parsed in parsed {
+        load.extend(parsed.errors);
+        experiments.extend(parsed.experiment);
+    }
+    if load.is_empty() { Ok(experiments) } else { Err(Refusal { load, ..Refusal::default() }) }
+}
+
+fn unreadable(error: DocumentError) -> Parsed {
+    let DocumentError::Syntax { place, .. } = &error;
+    Parsed {
+        place: place.clone(),
+        kind: None,
+        namespace: None,
+        name: None,
+        experiment: None,
+        errors: vec![error.into()],
+        warnings: Vec::new(),
+    }
+}
+
+fn parse_one(document: &Document) -> Parsed {
+    let mut findings = Findings::default();
+    let place = document.place.clone();
+    let mut parsed = Parsed {
+        place: place.clone(),
+        kind: None,
+        namespace: None,
+        name: None,
+        experiment: None,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let mut metadata = None;
+    let mut fault = None;
+    if let Some(mut root) = Fields::of(&document.value, "", &mut findings) {
+        parsed.kind = document.value["kind"].as_str().map(str::to_owned);
+        let kind = metadata::kind(&mut root, &mut findings);
+        // The rest of a stranger's object is none of our business.
+        if let Some(kind) = kind {
+            metadata = metadata::metadata(&mut root, &mut findings);
+            let namespace = metadata.as_ref().map_or(metadata::DEFAULT_NAMESPACE, |m| &m.namespace);
+            fault = spec(kind, &mut root, namespace, &mut findings);
+            root.ignore(&["status"]);
+            if fault.is_some() {
+                root.finish(&mut findings);
+            }
+        }
+    }
+    parsed.namespace = metadata.as_ref().map(|metadata| metadata.namespace.clone());
+    parsed.name = metadata.as_ref().map(|metadata| metadata.name.clone());
+    let object = [&parsed.kind, &parsed.namespace, &parsed.name]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join("/");
+    let object = if object.is_empty() { "no object".to_owned() } else { object };
+    let Findings { errors, warnings } = findings;
+    parsed.errors = errors
+        .into_iter()
+        .map(|error| LoadError::Field { place: place.clone(), object: object.clone(), error })
+        .collect();
+    parsed.warnings.clone_from(&warnings);
+    if let (Some(metadata), Some(fault), true) = (metadata, fault, parsed.errors.is_empty()) {
+        parsed.experiment = Some(Experiment { place, metadata, fault, warnings });
+    }
+    parsed
+}
+
+fn spec(
+    kind: Kind,
+    root: &mut Fields<'_>,
+    namespace: &str,
+    findings: &mut Findings,
+) -> Option<Fault> {
+    match kind {
+        Kind::Network => {
+            root.require("spec", "an object with at least selector, mode and action", findings);
+            let fields = root.object("spec", findings)?;
+            let spec = NetworkChaos::read(fields, namespace, findings)?;
+            network::check(&spec, findings);
+            Some(Fault::Network(Box::new(spec)))
+        }
+        Kind::Later(name) => {
+            let reason = format!("served kinds: {}", Kind::served());
+            findings.unsupported("kind", &name, reason);
+            None
+        }
+    }
+}
