@@ -198,7 +198,7 @@ fn what_is_refused_is_refused_whole_with_every_problem() {
     let missing = files.path("missing.yaml");
     refused(
         &[&good, &bad, &missing, "--target", "pod:web"],
-        &["bad.yaml", "mode", "fixed-percent", "missing.yaml", "pod:web"],
+        &["bad.yaml", "Spec.Mode", "fixed-percent", "missing.yaml", "pod:web"],
     );
 }
 

@@ -1,2 +1,109 @@
-//! Filled by its own change.
-fn main() {}
+//! The kernel tests: one static program that makes its own namespaces and cgroups, runs kfault in
+//! them as a user would, and measures from outside. Natively and in every VM it is the same file.
+//!
+//! ```text
+//! kernel [FILTER] [--tier smoke|full] [--timing loose|exact] [--report FILE|-]
+//! kernel load                  loads and attaches every program, prints what it cost to verify
+//! kernel as-kfault ARGS…       is kfault
+//! kernel as-sender             sends what it is told on stdin, for tests of cgroups
+//! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
+//! ```
+
+mod cgroup;
+mod coexist;
+mod corrupt;
+mod crash;
+mod delay;
+mod direction;
+mod duplicate;
+mod faulty;
+mod harness;
+mod life;
+mod load;
+mod loss;
+mod packets;
+mod partition;
+mod peers;
+mod rate;
+mod refusal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use chaos_user::engine::{Stage, set_fault_point_observer};
+
+use kfault_tests::probe::process::obey;
+
+use harness::{Options, Test};
+
+fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let mode = args.get(1).and_then(|a| a.to_str()).unwrap_or_default().to_owned();
+    let done = match mode.as_str() {
+        "as-kfault" => {
+            args.remove(1);
+            return chaos_user::cli::main_with(args);
+        }
+        "as-kfault-crashing" => match crashing(&mut args) {
+            Ok(()) => return chaos_user::cli::main_with(args),
+            Err(error) => Err(error),
+        },
+        "as-sender" => obey().map(|()| ExitCode::SUCCESS),
+        "load" => load::print(),
+        _ => Options::parse(args).and_then(|options| harness::run(&options, all())),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kernel: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn all() -> Vec<Test> {
+    [
+        load::tests(),
+        delay::tests(),
+        loss::tests(),
+        duplicate::tests(),
+        corrupt::tests(),
+        rate::tests(),
+        partition::tests(),
+        peers::tests(),
+        direction::tests(),
+        cgroup::tests(),
+        coexist::tests(),
+        life::tests(),
+        refusal::tests(),
+        packets::tests(),
+        crash::tests(),
+    ]
+    .concat()
+}
+
+/// Where this process dies.
+static DEATH: std::sync::OnceLock<(String, Stage)> = std::sync::OnceLock::new();
+
+fn crashing(args: &mut Vec<OsString>) -> Result<()> {
+    let word = |at: usize| args.get(at).and_then(|a| a.to_str()).context("POINT before|after");
+    let point = word(2)?.to_owned();
+    let stage = match word(3)? {
+        "before" => Stage::Before,
+        "after" => Stage::After,
+        other => bail!("{other}: before or after"),
+    };
+    args.drain(1..4);
+    // Nobody else sets it.
+    let _ = DEATH.set((point, stage));
+    set_fault_point_observer(die);
+    Ok(())
+}
+
+fn die(point: &str, stage: Stage) {
+    if DEATH.get().is_some_and(|(at, when)| at == point && *when == stage) {
+        // SAFETY: plain call.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+}

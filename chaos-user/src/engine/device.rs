@@ -59,12 +59,13 @@ pub struct Open {
     pub ifindex: u32,
     /// Bytes of link-layer header.
     pub link_header: u32,
+    is_loopback: bool,
     /// What holds packets back.
     pub queue: Queue,
 }
 
-/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK`: frames with an Ethernet header.
-const ETHERNET_LIKE: [u16; 2] = [1, 772];
+const ARPHRD_ETHER: u16 = 1;
+const ARPHRD_LOOPBACK: u16 = 772;
 
 impl Open {
     /// Opens the device's namespace and looks the device up.
@@ -84,9 +85,10 @@ impl Open {
         }
         let facts = enter_and_run(&namespace, || facts(&name.name))
             .map_err(|e| EngineError::os(format!("enter {}", name.netns), e))?;
-        let (ifindex, link_header) =
+        let Facts { ifindex, link_header, is_loopback } =
             facts.map_err(|_| gone(format!("device {} in {}", name.name, name.netns)))?;
-        Ok(Self { name: name.clone(), namespace, ifindex, link_header, queue: Queue::None })
+        let (name, queue) = (name.clone(), Queue::None);
+        Ok(Self { name, namespace, ifindex, link_header, is_loopback, queue })
     }
 
     /// Runs `f` in the device's namespace.
@@ -112,7 +114,7 @@ impl Open {
     pub fn alive(&self) -> bool {
         let same = std::fs::metadata(&self.name.netns).is_ok_and(|m| m.st_ino() == self.name.inode);
         same && enter_and_run(&self.namespace, || facts(&self.name.name))
-            .is_ok_and(|facts| facts.is_ok_and(|(ifindex, _)| ifindex == self.ifindex))
+            .is_ok_and(|facts| facts.is_ok_and(|facts| facts.ifindex == self.ifindex))
     }
 
     /// Attaches an entry program at the head of the device's chain.
@@ -189,15 +191,22 @@ impl Open {
         back: impl FnOnce(u32) -> Result<OwnedFd, EngineError>,
     ) -> Result<Queue, EngineError> {
         let unsupported = |reason: String| EngineError::Unsupported {
-            mechanism: "delay",
+            mechanism: "delay line",
             reason,
             way_out: "load the module sch_fq (or tun) on this host",
         };
+        if self.is_loopback {
+            return Err(unsupported(format!(
+                "{} is a loopback device without an fq queue: its packets would come back from \
+                 the line without the route that they carry, and be dropped as martians",
+                self.name.name
+            )));
+        }
         let made = self.inside("add a delay line", || {
             let (tap, name) = line::tap()?;
             // Nothing but frames of the line shall come from it.
             let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
-            let (ifindex, _) = facts(&name)?;
+            let ifindex = facts(&name)?.ifindex;
             Rtnl::open()?.raise(ifindex, 65_521)?;
             Ok((tap, ifindex))
         });
@@ -306,11 +315,21 @@ fn carries_departures(qdisc: &Qdisc) -> bool {
         })
 }
 
-/// Index and link-header length of a device of the calling thread's namespace.
+/// What the engine needs to know of a device.
+pub struct Facts {
+    /// Its index.
+    pub ifindex: u32,
+    /// Bytes of link-layer header.
+    pub link_header: u32,
+    /// Whether its packets come straight back.
+    pub is_loopback: bool,
+}
+
+/// Facts of a device of the calling thread's namespace.
 ///
 /// # Errors
 /// ENODEV when there is none of that name.
-pub fn facts(name: &str) -> io::Result<(u32, u32)> {
+pub fn facts(name: &str) -> io::Result<Facts> {
     let mut request = [0u8; 40];
     if name.is_empty() || name.len() > 15 {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
@@ -332,7 +351,8 @@ pub fn facts(name: &str) -> io::Result<(u32, u32)> {
     };
     let kind = ask(libc::SIOCGIFHWADDR as libc::c_ulong)?;
     let kind = u16::from_ne_bytes([kind[0], kind[1]]);
-    let index = u32::from_ne_bytes(ask(libc::SIOCGIFINDEX as libc::c_ulong)?);
-    let link_header = if ETHERNET_LIKE.contains(&kind) { 14 } else { 0 };
-    Ok((index, link_header))
+    let ifindex = u32::from_ne_bytes(ask(libc::SIOCGIFINDEX as libc::c_ulong)?);
+    // Loopback frames carry an Ethernet header too.
+    let link_header = if matches!(kind, ARPHRD_ETHER | ARPHRD_LOOPBACK) { 14 } else { 0 };
+    Ok(Facts { ifindex, link_header, is_loopback: kind == ARPHRD_LOOPBACK })
 }

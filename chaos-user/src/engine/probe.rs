@@ -112,7 +112,7 @@ fn tc_hook(object: &Object) -> Result<String, EngineError> {
     let entry = object.entry(Kind::TcEgress, 0)?;
     let entry: &OwnedFd = &entry;
     let tried = in_scratch(|| -> io::Result<&str> {
-        let (lo, _) = device::facts("lo")?;
+        let lo = device::facts("lo")?.ifindex;
         match bpf::link_tcx(Kind::TcEgress, entry.as_fd(), lo) {
             Ok(_link) => Ok("tcx link: gone with its owner"),
             Err(_) => {
@@ -127,7 +127,7 @@ fn tc_hook(object: &Object) -> Result<String, EngineError> {
 }
 
 fn fq() -> Result<String, EngineError> {
-    in_scratch(|| Rtnl::open()?.add_fq(device::facts("lo")?.0))?
+    in_scratch(|| Rtnl::open()?.add_fq(device::facts("lo")?.ifindex))?
         .map(|()| "sch_fq".to_owned())
         .map_err(|e| match e.raw_os_error() {
             Some(libc::ENOENT) => EngineError::os(
@@ -143,7 +143,7 @@ fn delay_line(object: &Object) -> Result<String, EngineError> {
     let entry: &OwnedFd = &entry;
     in_scratch(|| -> io::Result<()> {
         let (_tap, name) = line::tap()?;
-        let (ifindex, _) = device::facts(&name)?;
+        let ifindex = device::facts(&name)?.ifindex;
         let mut rtnl = Rtnl::open()?;
         rtnl.raise(ifindex, 9000)?;
         if bpf::link_tcx(Kind::TcIngress, entry.as_fd(), ifindex).is_err() {
@@ -199,7 +199,7 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
                 let entry = object.entry(Kind::TcIngress, 0)?;
                 let entry: &OwnedFd = &entry;
                 in_scratch(|| {
-                    let (lo, _) = device::facts("lo")?;
+                    let lo = device::facts("lo")?.ifindex;
                     bpf::link_tcx(Kind::TcIngress, entry.as_fd(), lo).map(drop).or_else(|_| {
                         let mut rtnl = Rtnl::open()?;
                         rtnl.add_clsact(lo)?;

@@ -1,0 +1,117 @@
+//! Direction, and which device.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use kfault_tests::manifest::Manifest;
+use kfault_tests::net::{End, FAMILIES, Family, Net};
+use kfault_tests::probe::udp::{self, Probe};
+use kfault_tests::snapshot::Snapshot;
+use serde_json::json;
+
+use crate::faulty::{ensure_unharmed, is_over, on_client, with_run};
+use crate::harness::{Done, Test, tests};
+
+pub fn tests() -> Vec<Test> {
+    let mut all: Vec<Test> =
+        tests!("direction": from_delays_what_the_peer_sends).into_iter().map(Test::smoke).collect();
+    all.extend(tests!("direction": both_delays_either_way_once, to_with_a_peer_delays_one_way));
+    all.extend(tests!("device": another_device_is_not_the_default_one).into_iter().map(Test::smoke));
+    all.extend(tests!("device": a_missing_device_is_refused_before_anything_is_touched));
+    all
+}
+
+const LATENCY: f64 = 25.0;
+
+fn ensure_way(from: &End, to: &End, family: Family, delayed: bool) -> Result<()> {
+    let shape = Probe::of(30, Duration::from_millis(2));
+    let outcome = udp::run(&from.ns, &to.ns, to.ip(family), &shape)?;
+    let what = format!("{family:?} from {} to {}", from.ns.name(), to.ns.name());
+    if !delayed {
+        return ensure_unharmed(&outcome, &what);
+    }
+    let once = (LATENCY..1.9 * LATENCY).contains(&outcome.delay(0.5));
+    ensure!(
+        outcome.lost() == 0 && outcome.delay(0.0) >= LATENCY && once,
+        "{what} should be delayed once: {}",
+        outcome.describe()
+    );
+    Ok(())
+}
+
+/// Delays between client and server; `there` and `back` say which way is delayed.
+fn between(direction: &str, there: bool, back: bool) -> Result<Done> {
+    let net = Net::new()?;
+    let manifest = Manifest::delay("25ms").between(direction);
+    let run = on_client(&net, &manifest)?.peer(&net.server.ns.word());
+    with_run(&net, run, |_| {
+        for family in FAMILIES {
+            ensure_way(&net.client, &net.server, family, there)?;
+            ensure_way(&net.server, &net.client, family, back)?;
+            ensure_way(&net.client, &net.near, family, false)?;
+            ensure_way(&net.near, &net.client, family, false)?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn to_with_a_peer_delays_one_way() -> Result<Done> {
+    between("to", true, false)
+}
+
+fn from_delays_what_the_peer_sends() -> Result<Done> {
+    between("from", false, true)
+}
+
+fn both_delays_either_way_once() -> Result<Done> {
+    between("both", true, true)
+}
+
+/// `spec.device` names another device than that of the default route.
+fn another_device_is_not_the_default_one() -> Result<Done> {
+    let net = Net::new()?;
+    // A second way from the client to the neighbour, past the router.
+    net.client.ns.batch(&[
+        &format!("link add eth1 type veth peer name eth1 netns {}", net.near.ns.name()),
+        "addr add 10.78.0.1/24 dev eth1",
+        "link set eth1 up",
+    ])?;
+    net.near.ns.batch(&["addr add 10.78.0.2/24 dev eth1", "link set eth1 up"])?;
+    let shape = Probe::of(30, Duration::from_millis(2));
+    let second = std::net::IpAddr::from([10, 78, 0, 2]);
+    // Addresses are asked for before anybody is delayed.
+    udp::run(&net.client.ns, &net.near.ns, second, &shape)?;
+    for (device, first_delayed) in [(None, true), (Some("eth1"), false)] {
+        let mut manifest = Manifest::delay("25ms");
+        if let Some(device) = device {
+            manifest = manifest.with("device", json!(device));
+        }
+        with_run(&net, on_client(&net, &manifest)?, |_| {
+            ensure_way(&net.client, &net.server, Family::V4, first_delayed)?;
+            let outcome = udp::run(&net.client.ns, &net.near.ns, second, &shape)?;
+            ensure!(
+                outcome.lost() == 0 && (outcome.delay(0.0) >= LATENCY) != first_delayed,
+                "device {device:?}: through eth1: {}",
+                outcome.describe()
+            );
+            Ok(())
+        })?;
+    }
+    Ok(Done::Kept)
+}
+
+fn a_missing_device_is_refused_before_anything_is_touched() -> Result<Done> {
+    let net = Net::new()?;
+    let before = Snapshot::of(&net)?;
+    let good = Manifest::delay("25ms").named("good");
+    let bad = Manifest::delay("25ms").named("bad").with("device", json!("eth7"));
+    let ended = on_client(&net, &good)?.and(&bad)?.ends_with(2)?;
+    ensure!(
+        ended.errors.contains("eth7") && ended.errors.contains("eth0"),
+        "the message should name the device and those that there are: {}",
+        ended.errors
+    );
+    is_over(&net, &before, "after a refusal")?;
+    Ok(Done::Kept)
+}

@@ -1,0 +1,93 @@
+//! Manifests of the tests, as people write them.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+/// A NetworkChaos that is being written.
+#[derive(Clone, Debug)]
+pub struct Manifest(Value);
+
+impl Manifest {
+    /// One with this action and no block.
+    #[must_use]
+    pub fn new(action: &str) -> Self {
+        Self(json!({
+            "apiVersion": "chaos-mesh.org/v1alpha1",
+            "kind": "NetworkChaos",
+            "metadata": {"name": format!("kft-{action}"), "namespace": "default"},
+            "spec": {
+                "action": action,
+                "mode": "all",
+                "selector": {"namespaces": ["default"]},
+            },
+        }))
+    }
+
+    /// Every packet later by this much.
+    #[must_use]
+    pub fn delay(latency: &str) -> Self {
+        Self::new("delay").with("delay", json!({"latency": latency}))
+    }
+
+    /// A share of all packets is lost.
+    #[must_use]
+    pub fn loss(percent: &str) -> Self {
+        Self::new("loss").with("loss", json!({"loss": percent}))
+    }
+
+    /// Sets a field of the spec.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.0["spec"][field] = value;
+        self
+    }
+
+    /// Sets its name.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.0["metadata"]["name"] = name.into();
+        self
+    }
+
+    /// Only packets to these.
+    #[must_use]
+    pub fn to<T: ToString>(self, externals: &[T]) -> Self {
+        let all: Vec<String> = externals.iter().map(ToString::to_string).collect();
+        self.with("externalTargets", json!(all))
+    }
+
+    /// Only packets between the targets and the workloads of `--peer`.
+    #[must_use]
+    pub fn between(self, direction: &str) -> Self {
+        self.with("direction", json!(direction))
+            .with("target", json!({"mode": "all", "selector": {"namespaces": ["default"]}}))
+    }
+
+    /// Writes it to a file that goes when dropped.
+    pub fn write(&self) -> Result<File> {
+        let mut file = tempfile::Builder::new()
+            .prefix("kft-")
+            .suffix(".yaml")
+            .tempfile()
+            .context("make a manifest")?;
+        // JSON is YAML.
+        file.write_all(self.0.to_string().as_bytes()).context("write a manifest")?;
+        Ok(File(file))
+    }
+}
+
+/// A manifest on disk.
+#[derive(Debug)]
+pub struct File(NamedTempFile);
+
+impl File {
+    /// Where.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}

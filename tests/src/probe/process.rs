@@ -1,0 +1,123 @@
+//! A sender that is a process of its own, so that it can be put into a cgroup.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::tcp::{Client, PORT};
+use super::udp::{Probe, send};
+use crate::cgroup::Cgroup;
+use crate::ns::Ns;
+
+/// What the process shall do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Order {
+    /// Send packets.
+    Send { to: SocketAddr, count: usize, every_us: u64 },
+    /// Connect and ask an echo server.
+    Ask { to: SocketAddr },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Answer {
+    Sent { sent: usize, errors: BTreeMap<i32, usize> },
+    Asked { micros: Option<u64>, errno: i32 },
+}
+
+/// A process that does as it is told. Ends when dropped.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    /// Starts it in a namespace and, if there is one, in a cgroup.
+    pub fn start(ns: &Ns, cgroup: Option<&Cgroup>) -> Result<Self> {
+        let mut command: Command = ns.command("/proc/self/exe");
+        let child = command
+            .arg("as-sender")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start a sender")?;
+        if let Some(cgroup) = cgroup {
+            cgroup.take(child.id())?;
+        }
+        Ok(Self(child))
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn tell(&mut self, order: &Order) -> Result<Answer> {
+        let stdin = self.0.stdin.as_mut().context("a sender's stdin")?;
+        writeln!(stdin, "{}", serde_json::to_string(order)?).context("talk to a sender")?;
+        let stdout = self.0.stdout.as_mut().context("a sender's stdout")?;
+        // One line per order, so nothing that is buffered here gets lost.
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).context("listen to a sender")?;
+        serde_json::from_str(&line).with_context(|| format!("a sender said {line:?}"))
+    }
+
+    /// Sends the packets of a probe; how many the kernel took, and the errors of the others.
+    pub fn send(
+        &mut self,
+        to: SocketAddr,
+        probe: &Probe,
+    ) -> Result<(usize, BTreeMap<i32, usize>)> {
+        let every_us = u64::try_from(probe.every.as_micros()).context("an interval")?;
+        match self.tell(&Order::Send { to, count: probe.count, every_us })? {
+            Answer::Sent { sent, errors } => Ok((sent, errors)),
+            Answer::Asked { .. } => anyhow::bail!("a sender answered something else"),
+        }
+    }
+
+    /// Connects to an echo server and asks: how long the answer took, or the errno.
+    pub fn ask(&mut self, to: SocketAddr) -> Result<Result<Duration, i32>> {
+        match self.tell(&Order::Ask { to })? {
+            Answer::Asked { micros: Some(micros), .. } => Ok(Ok(Duration::from_micros(micros))),
+            Answer::Asked { micros: None, errno } => Ok(Err(errno)),
+            Answer::Sent { .. } => anyhow::bail!("a sender answered something else"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the process does: one order per line.
+pub fn obey() -> Result<()> {
+    for line in std::io::stdin().lock().lines() {
+        let answer = match serde_json::from_str(&line.context("read an order")?)? {
+            Order::Send { to, count, every_us } => {
+                let (sent, errors) =
+                    send(to, &Probe::of(count, Duration::from_micros(every_us)))?;
+                Answer::Sent { sent, errors }
+            }
+            Order::Ask { to } => ask(to)?,
+        };
+        println!("{}", serde_json::to_string(&answer)?);
+    }
+    Ok(())
+}
+
+fn ask(to: SocketAddr) -> Result<Answer> {
+    ensure!(to.port() >= PORT, "an echo server listens on {PORT} or above");
+    let patience = Duration::from_millis(1500);
+    let (client, _) = Client::try_connect(&Ns::here()?, to, patience)?;
+    Ok(match client.and_then(|mut client| client.ask()) {
+        Ok(took) => Answer::Asked { micros: Some(took.as_micros() as u64), errno: 0 },
+        Err(error) => Answer::Asked { micros: None, errno: super::errno(&error) },
+    })
+}
