@@ -1,2 +1,17 @@
 //! The front door of the workspace.
-fn main() {}
+
+mod vm;
+
+use clap::Parser;
+
+#[derive(Parser)]
+enum Cli {
+    /// Boot a kernel of the matrix and run a command in it
+    Vm(vm::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse() {
+        Cli::Vm(args) => vm::main(args),
+    }
+}
