@@ -19,7 +19,9 @@ struct Toolchain {
 fn main() {
     if let Err(reason) = run() {
         println!("cargo::error={reason}");
-        println!("cargo::error=run `cargo xtask setup`, which installs what is missing or names it");
+        println!(
+            "cargo::error=run `cargo xtask setup`, which installs what is missing or names it"
+        );
         std::process::exit(1);
     }
 }
@@ -48,7 +50,8 @@ fn run() -> Result<(), String> {
     // What the outer cargo says to itself must not reach the inner one.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        let ours = text.starts_with("CARGO") || text.starts_with("RUSTC") || text.starts_with("RUST");
+        let ours =
+            text.starts_with("CARGO") || text.starts_with("RUSTC") || text.starts_with("RUST");
         if ours && text != "CARGO_HOME" && text != "RUSTUP_HOME" {
             command.env_remove(&name);
         }
@@ -112,9 +115,9 @@ fn has_sources(rustc: &Path) -> bool {
 
 /// Where `cargo install` puts bpf-linker, or anywhere on the path.
 fn linker() -> Result<PathBuf, String> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"))
-    });
+    let home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(home.map(|home| home.join("bin")))

@@ -10,8 +10,8 @@ use chaos_abi::target::Slot;
 use chaos_abi::verdict::{decide, dice, stream, uniform};
 
 use crate::maps::{
-    FLIP,     CLOCKS, COUNTERS, DECISION, Decision, FATE_GONE, FATE_LOST, FATE_PASS, FATE_REJECT, HEARTBEAT, MEMORY,
-    PACKET, RULES,
+    CLOCKS, COUNTERS, DECISION, Decision, FATE_GONE, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP,
+    HEARTBEAT, MEMORY, PACKET, RULES,
 };
 use crate::skb::Packet;
 use crate::target;
@@ -116,11 +116,8 @@ impl Roll<'_> {
             return false;
         }
         let seen = bit << last::SEEN_SHIFT;
-        let before = if self.memory.last & seen != 0 {
-            Some(self.memory.last & bit != 0)
-        } else {
-            None
-        };
+        let before =
+            if self.memory.last & seen != 0 { Some(self.memory.last & bit != 0) } else { None };
         let now = decide(chance, self.dice(stream), before);
         self.memory.last = (self.memory.last & !bit) | seen | if now { bit } else { 0 };
         now
@@ -219,7 +216,8 @@ fn time(
     if rule.token_rate != 0 {
         let cost = bytes * 1_000_000_000 / rule.token_rate;
         let mut at = conforming(clocks.token_ns, leave, cost, rule.burst_ns);
-        let peak_cost = if rule.peak_rate != 0 { bytes * 1_000_000_000 / rule.peak_rate } else { 0 };
+        let peak_cost =
+            if rule.peak_rate != 0 { bytes * 1_000_000_000 / rule.peak_rate } else { 0 };
         if rule.peak_rate != 0 {
             let peak = conforming(clocks.peak_ns, leave, peak_cost, rule.peak_burst_ns);
             at = if peak > at { peak } else { at };

@@ -1,7 +1,7 @@
 //! Answers made out of the packet itself: a TCP reset, or ICMP "port unreachable". They tell the
 //! sender at once that its peer is not to be had, as `REJECT` of a packet filter does.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, __sk_buff};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
     bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
@@ -108,13 +108,7 @@ fn sum<const AT: usize, const SIZE: u32>(out: &mut [u8; 96], seed: u32) -> u32 {
     const { assert!(AT + SIZE as usize <= 96 && SIZE % 4 == 0) };
     // SAFETY: SIZE bytes from AT on lie inside `out`, see the assertion.
     unsafe {
-        bpf_csum_diff(
-            core::ptr::null_mut(),
-            0,
-            out.as_mut_ptr().add(AT).cast(),
-            SIZE,
-            seed,
-        ) as u32
+        bpf_csum_diff(core::ptr::null_mut(), 0, out.as_mut_ptr().add(AT).cast(), SIZE, seed) as u32
     }
 }
 

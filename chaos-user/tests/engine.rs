@@ -39,8 +39,7 @@ fn egress(namespace: &str) -> Hook {
 }
 
 fn delay() -> Effects {
-    let delay =
-        Delay { latency_ns: 1_000_000, jitter_ns: 0, correlation: 0.0, reorder: None };
+    let delay = Delay { latency_ns: 1_000_000, jitter_ns: 0, correlation: 0.0, reorder: None };
     Effects { delay: Some(delay), ..Effects::default() }
 }
 

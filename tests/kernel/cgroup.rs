@@ -145,7 +145,9 @@ fn what_arrives_at_the_cgroup_is_dropped() -> Result<Done> {
     let servers: Vec<Server> = FAMILIES
         .into_iter()
         .zip([PORT, PORT + 1])
-        .map(|(f, port)| Server::start(&two.net.server.ns, two.net.server.ip(f), port, Service::Echo))
+        .map(|(f, port)| {
+            Server::start(&two.net.server.ns, two.net.server.ip(f), port, Service::Echo)
+        })
         .collect::<Result<_>>()?;
     let addresses = [address(Family::V4, PORT), address(Family::V6, PORT + 1)];
     two.with_fault(&manifest, |two| {

@@ -1,1 +1,4 @@
-use crate::harness::Test; pub fn tests() -> Vec<Test> { Vec::new() }
+use crate::harness::Test;
+pub fn tests() -> Vec<Test> {
+    Vec::new()
+}

@@ -12,14 +12,14 @@ use kfault_tests::snapshot::Snapshot;
 use kfault_tests::stats::{deviation, is_likely, lag1, mean};
 use serde_json::json;
 
-use crate::faulty::{
-    ensure_delay, ensure_unharmed, is_over, on_client, probe, with_fault,
-};
+use crate::faulty::{ensure_delay, ensure_unharmed, is_over, on_client, probe, with_fault};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    let mut all: Vec<Test> =
-        tests!("delay": ten_milliseconds_are_ten_milliseconds).into_iter().map(Test::smoke).collect();
+    let mut all: Vec<Test> = tests!("delay": ten_milliseconds_are_ten_milliseconds)
+        .into_iter()
+        .map(Test::smoke)
+        .collect();
     all.extend(tests!("delay":
         half_a_millisecond_is_half_a_millisecond,
         hundred_milliseconds_are_hundred_milliseconds,
@@ -29,13 +29,9 @@ pub fn tests() -> Vec<Test> {
         a_delayed_tcp_flow_keeps_its_throughput,
         many_delayed_packets_all_arrive_in_order,
     ));
-    all.extend(
-        tests!("jitter": jitter_is_uniform_around_the_latency).into_iter().map(Test::smoke),
-    );
+    all.extend(tests!("jitter": jitter_is_uniform_around_the_latency).into_iter().map(Test::smoke));
     all.extend(tests!("jitter": correlated_jitter_resembles_the_last_one));
-    all.extend(
-        tests!("reorder": every_gap_th_packet_overtakes).into_iter().map(Test::smoke),
-    );
+    all.extend(tests!("reorder": every_gap_th_packet_overtakes).into_iter().map(Test::smoke));
     all.extend(tests!("reorder": a_share_of_candidates_overtakes));
     all
 }
@@ -146,12 +142,8 @@ fn answers_are_not_delayed_a_second_time() -> Result<Done> {
 fn a_delayed_tcp_flow_keeps_its_throughput() -> Result<Done> {
     with_fault(&Manifest::delay("20ms"), |net, _| {
         let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Sink)?;
-        let (rate, _) = throughput(
-            &net.client.ns,
-            &server,
-            Duration::from_secs(4),
-            Duration::from_secs(1),
-        )?;
+        let (rate, _) =
+            throughput(&net.client.ns, &server, Duration::from_secs(4), Duration::from_secs(1))?;
         let mbit = rate * 8.0 / 1e6;
         ensure!(mbit > 50.0, "TCP under 20 ms ran at {mbit:.2} Mbit/s");
         ensure!(server.wrong() == 0, "{} bytes arrived changed", server.wrong());
@@ -172,18 +164,16 @@ fn many_delayed_packets_all_arrive_in_order() -> Result<Done> {
 }
 
 fn jittery(latency: &str, jitter: &str, correlation: &str) -> Manifest {
-    Manifest::new("delay").with(
-        "delay",
-        json!({"latency": latency, "jitter": jitter, "correlation": correlation}),
-    )
+    Manifest::new("delay")
+        .with("delay", json!({"latency": latency, "jitter": jitter, "correlation": correlation}))
 }
 
 /// Delays of packets that are too far apart to wait for each other.
 fn delays(manifest: &Manifest, count: usize, every: Duration) -> Result<Vec<f64>> {
     let mut delays = Vec::new();
     with_fault(manifest, |net, _| {
-        let shape = Probe { pinned: true, ..Probe::of(count, every) }
-            .patient(Duration::from_millis(200));
+        let shape =
+            Probe { pinned: true, ..Probe::of(count, every) }.patient(Duration::from_millis(200));
         let outcome = probe(net, Family::V4, &shape)?;
         ensure!(outcome.lost() == 0 && outcome.duplicates() == 0, "{}", outcome.describe());
         delays = outcome.arrived();
@@ -232,7 +222,8 @@ fn reordering(share: &str, gap: u32) -> Manifest {
 
 /// Packets that left at once, of those that arrived.
 fn overtakers(outcome: &Outcome) -> Vec<usize> {
-    let early = |(number, delay): (usize, &Option<f64>)| delay.filter(|d| *d < 15.0).map(|_| number);
+    let early =
+        |(number, delay): (usize, &Option<f64>)| delay.filter(|d| *d < 15.0).map(|_| number);
     outcome.delays.iter().enumerate().filter_map(early).collect()
 }
 
@@ -243,7 +234,11 @@ fn every_gap_th_packet_overtakes() -> Result<Done> {
         let outcome = probe(net, Family::V4, &shape)?;
         ensure!(outcome.lost() == 0 && outcome.duplicates() == 0, "{}", outcome.describe());
         let early = overtakers(&outcome);
-        ensure!((38..=41).contains(&early.len()), "{} of 200 overtook, every fifth should", early.len());
+        ensure!(
+            (38..=41).contains(&early.len()),
+            "{} of 200 overtook, every fifth should",
+            early.len()
+        );
         let steps: Vec<usize> = early.windows(2).map(|w| w[1] - w[0]).collect();
         let fives = steps.iter().filter(|step| **step == 5).count();
         ensure!(fives + 4 >= steps.len(), "overtakers are not five apart: {steps:?}");

@@ -16,7 +16,9 @@ pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
         tests!("direction": from_delays_what_the_peer_sends).into_iter().map(Test::smoke).collect();
     all.extend(tests!("direction": both_delays_either_way_once, to_with_a_peer_delays_one_way));
-    all.extend(tests!("device": another_device_is_not_the_default_one).into_iter().map(Test::smoke));
+    all.extend(
+        tests!("device": another_device_is_not_the_default_one).into_iter().map(Test::smoke),
+    );
     all.extend(tests!("device": a_missing_device_is_refused_before_anything_is_touched));
     all
 }

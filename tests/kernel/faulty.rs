@@ -25,8 +25,7 @@ pub fn be_exact() {
 /// within 2 ms and 5 % on one that is shared with others.
 pub fn ensure_delay(outcome: &Outcome, target_ms: f64) -> Result<()> {
     let error = outcome.delay(0.5) - target_ms;
-    let allowed =
-        if EXACT.load(Ordering::Relaxed) { 0.1 } else { 2.0 + target_ms * 0.05 };
+    let allowed = if EXACT.load(Ordering::Relaxed) { 0.1 } else { 2.0 + target_ms * 0.05 };
     ensure!(
         // No packet leaves early, anywhere.
         error.abs() <= allowed && outcome.delay(0.0) >= target_ms,

@@ -43,7 +43,11 @@ pub struct Test {
 
 impl Test {
     /// Of the full tier.
-    pub const fn new(mechanism: &'static str, name: &'static str, run: fn() -> Result<Done>) -> Self {
+    pub const fn new(
+        mechanism: &'static str,
+        name: &'static str,
+        run: fn() -> Result<Done>,
+    ) -> Self {
         Self { name, mechanism, is_smoke: false, run }
     }
 

@@ -15,8 +15,10 @@ use crate::faulty::{probe, with_fault};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    let mut all: Vec<Test> =
-        tests!("loss": a_tenth_is_lost_and_the_sender_is_not_told).into_iter().map(Test::smoke).collect();
+    let mut all: Vec<Test> = tests!("loss": a_tenth_is_lost_and_the_sender_is_not_told)
+        .into_iter()
+        .map(Test::smoke)
+        .collect();
     all.extend(tests!("loss":
         a_small_share_is_exact,
         everything_is_lost_at_hundred_percent,

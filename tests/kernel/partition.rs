@@ -28,9 +28,7 @@ pub fn tests() -> Vec<Test> {
         an_open_connection_stalls_and_goes_on,
         only_the_peer_is_cut_off,
     ));
-    all.extend(
-        tests!("reject": rejected_connections_fail_at_once).into_iter().map(Test::smoke),
-    );
+    all.extend(tests!("reject": rejected_connections_fail_at_once).into_iter().map(Test::smoke));
     all.extend(tests!("reject":
         an_open_connection_is_reset,
         rejected_datagrams_come_back_as_refused,
@@ -87,7 +85,10 @@ fn nothing_leaves_and_nobody_is_told() -> Result<Done> {
 }
 
 /// A partition of the client from the server, in a direction.
-fn between(direction: &str, check: impl FnOnce(&Net, &mut Kfault) -> Result<()>) -> Result<Summary> {
+fn between(
+    direction: &str,
+    check: impl FnOnce(&Net, &mut Kfault) -> Result<()>,
+) -> Result<Summary> {
     let net = Net::new()?;
     let run = on_client(&net, &partition().between(direction))?.peer(&net.server.ns.word());
     with_run(&net, run, |kfault| check(&net, kfault))

@@ -14,8 +14,10 @@ use crate::faulty::{ensure_unharmed, with_fault};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    let mut all: Vec<Test> =
-        tests!("external targets": only_a_listed_address_is_concerned).into_iter().map(Test::smoke).collect();
+    let mut all: Vec<Test> = tests!("external targets": only_a_listed_address_is_concerned)
+        .into_iter()
+        .map(Test::smoke)
+        .collect();
     all.extend(tests!("external targets":
         a_prefix_concerns_everything_in_it,
         a_port_concerns_only_itself,
@@ -68,7 +70,12 @@ fn concerns(externals: &[&str], wanted: &[(bool, Family, u16, bool)]) -> Result<
 fn only_a_listed_address_is_concerned() -> Result<Done> {
     use Family::{V4, V6};
     let all = |v4: bool, v6: bool| {
-        [(true, V4, 7001, v4), (false, V4, 7001, false), (true, V6, 7001, v6), (false, V6, 7001, false)]
+        [
+            (true, V4, 7001, v4),
+            (false, V4, 7001, false),
+            (true, V6, 7001, v6),
+            (false, V6, 7001, false),
+        ]
     };
     concerns(&["10.77.2.2"], &all(true, false))?;
     concerns(&["fd00:77:2::2"], &all(false, true))?;
@@ -79,7 +86,12 @@ fn a_prefix_concerns_everything_in_it() -> Result<Done> {
     use Family::{V4, V6};
     concerns(
         &["10.77.2.0/24", "fd00:77:3::/64"],
-        &[(true, V4, 7001, true), (false, V4, 7001, false), (true, V6, 7001, false), (false, V6, 7001, true)],
+        &[
+            (true, V4, 7001, true),
+            (false, V4, 7001, false),
+            (true, V6, 7001, false),
+            (false, V6, 7001, true),
+        ],
     )
 }
 

@@ -34,9 +34,8 @@ fn query(target: u32, attach_type: u32) -> Vec<u32> {
         ..Query::default()
     };
     // SAFETY: a valid attribute of the stated size; the kernel writes at most `count` ids.
-    let done = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<Query>())
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<Query>()) };
     ids.truncate(if done == 0 { attr.count as usize } else { 0 });
     ids
 }
@@ -59,9 +58,8 @@ fn next(command: libc::c_long, after: u32) -> Option<u32> {
     let mut attr = [0u32; 4];
     attr[0] = after;
     // SAFETY: a valid attribute of the stated size; the kernel writes the second word.
-    let done = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(&attr))
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(&attr)) };
     (done == 0).then_some(attr[1])
 }
 

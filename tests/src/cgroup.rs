@@ -30,8 +30,7 @@ impl Cgroup {
     pub fn new(name: &str) -> Result<Self> {
         let path = format!("/{PREFIX}{}-{name}", std::process::id());
         let directory = mount()?.join(&path[1..]);
-        std::fs::create_dir(&directory)
-            .with_context(|| format!("make {}", directory.display()))?;
+        std::fs::create_dir(&directory).with_context(|| format!("make {}", directory.display()))?;
         Ok(Self { directory, path })
     }
 

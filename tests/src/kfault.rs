@@ -160,8 +160,9 @@ impl Kfault {
         let (tell, events) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line)
-                    .unwrap_or_else(|error| serde_json::json!({"not json": error.to_string(), "line": line}));
+                let event = serde_json::from_str(&line).unwrap_or_else(
+                    |error| serde_json::json!({"not json": error.to_string(), "line": line}),
+                );
                 if tell.send(event).is_err() {
                     return;
                 }

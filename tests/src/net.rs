@@ -104,12 +104,7 @@ impl Net {
 
     /// Connects the namespace that the caller is in, as a host with a device of its own.
     pub fn host(&self) -> Result<Host> {
-        let end = End {
-            ns: Ns::here()?,
-            v4: Ipv4Addr::new(10, 77, 4, 2),
-            v6: v6(4, 2),
-            place: 4,
-        };
+        let end = End { ns: Ns::here()?, v4: Ipv4Addr::new(10, 77, 4, 2), v6: v6(4, 2), place: 4 };
         quiet(&end.ns)?;
         connect(&self.router, &end)?;
         Ok(Host(end))

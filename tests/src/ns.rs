@@ -255,16 +255,11 @@ pub fn mount(
     let source = source.map(text).transpose()?;
     let kind = kind.map(text).transpose()?;
     let target_text = text(target)?;
-    let pointer = |s: &Option<std::ffi::CString>| s.as_ref().map_or(std::ptr::null(), |s| s.as_ptr());
+    let pointer =
+        |s: &Option<std::ffi::CString>| s.as_ref().map_or(std::ptr::null(), |s| s.as_ptr());
     // SAFETY: every pointer is null or a string that lives until the end of the call.
     let done = unsafe {
-        libc::mount(
-            pointer(&source),
-            target_text.as_ptr(),
-            pointer(&kind),
-            flags,
-            std::ptr::null(),
-        )
+        libc::mount(pointer(&source), target_text.as_ptr(), pointer(&kind), flags, std::ptr::null())
     };
     ensure!(done == 0, "mount over {target}: {}", std::io::Error::last_os_error());
     Ok(())

@@ -125,8 +125,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
 
 /// A program to run, with a clear error where it is missing.
 pub fn program(name: &str) -> Result<Command> {
-    let file = find(name)
-        .with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
+    let file =
+        find(name).with_context(|| format!("{name} is not installed: run `cargo xtask setup`"))?;
     Ok(Command::new(file))
 }
 

@@ -1,17 +1,62 @@
-//! The front door of the workspace.
+//! The front door of the workspace: `cargo xtask COMMAND`.
+//!
+//! Every command makes sure of what it needs first (see [`setup`]), shows what it is doing, and
+//! can be run again at no cost. One file per command.
 
+mod build;
+mod exec;
+mod progress;
+mod setup;
 mod vm;
 
-use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+
+/// Builds, tests and shows kfault.
 #[derive(Parser)]
-enum Cli {
-    /// Boot a kernel of the matrix and run a command in it
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what the other commands need (on Debian as root), or names what is missing
+    Setup,
+    /// Builds the static program `kfault` and prints its path
+    Build,
+    /// Boots one of Debian's kernels with a command or a shell
     Vm(vm::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse() {
-        Cli::Vm(args) => vm::main(args),
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::main(),
+        Command::Build => build::main(),
+        Command::Vm(args) => vm::main(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Where cargo builds to.
+fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => root().join(folder),
+        None => root().join("target"),
     }
 }

@@ -24,7 +24,9 @@ pub fn tc_refuse_ingress(ctx: TcContext) -> i32 {
 fn answer(ctx: &TcContext, peer_is_destination: bool, way: u64) -> i32 {
     let context = ctx.skb.skb;
     let Some((_, device)) = target::slot_of(context) else { return lose() };
-    let Some(packet) = skb::parse(context, device.link_header, peer_is_destination) else { return lose() };
+    let Some(packet) = skb::parse(context, device.link_header, peer_is_destination) else {
+        return lose();
+    };
     match refuse(context, &packet, device, way) {
         Some(action) => action,
         None => lose(),

@@ -63,15 +63,12 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     if slot.rule_count == 0 {
         return TC_ACT_UNSPEC;
     }
-    let Some(packet) = skb::parse(context, device.link_header, PEER_IS_DESTINATION)
-    else {
+    let Some(packet) = skb::parse(context, device.link_header, PEER_IS_DESTINATION) else {
         return TC_ACT_UNSPEC;
     };
     // SAFETY: the context is valid.
     let bytes = unsafe { (*context).wire_len } as u64;
-    let Some(decision) =
-        effect::decide_all(context, slot, &packet, bytes)
-    else {
+    let Some(decision) = effect::decide_all(context, slot, &packet, bytes) else {
         return TC_ACT_UNSPEC;
     };
     if decision.fate == FATE_REJECT {
@@ -126,12 +123,7 @@ fn stamp(skb: *mut __sk_buff, decision: &Decision) {
 
 /// Stamps the packet where a socket may keep it; otherwise replaces it by clones.
 #[inline(always)]
-fn carry_out(
-    skb: *mut __sk_buff,
-    slot: &Slot,
-    device: &Slot,
-    decision: &mut Decision,
-) -> i32 {
+fn carry_out(skb: *mut __sk_buff, slot: &Slot, device: &Slot, decision: &mut Decision) -> i32 {
     let orphan = decision.held != 0 && slot.flags & flag::ORPHAN != 0;
     let clones = decision.copies + orphan as u32;
     decision.armed = 1;
@@ -165,9 +157,7 @@ fn to_line(skb: *mut __sk_buff, device: &Slot, decision: &Decision) -> i32 {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the header is LINE_HEADER bytes long.
-    let failed = unsafe {
-        bpf_skb_store_bytes(skb, 0, (&raw const header).cast(), LINE_HEADER, 0)
-    };
+    let failed = unsafe { bpf_skb_store_bytes(skb, 0, (&raw const header).cast(), LINE_HEADER, 0) };
     if failed != 0 {
         // The frame is no longer what the receiver expects.
         return lose();
@@ -229,8 +219,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let bytes = ctx.skb.len() as u64;
-    let Some(decision) = effect::decide_all(context, slot, &packet, bytes)
-    else {
+    let Some(decision) = effect::decide_all(context, slot, &packet, bytes) else {
         return TC_ACT_UNSPEC;
     };
     if decision.fate == FATE_REJECT {

@@ -77,7 +77,7 @@ fn refused(refusal: &Refusal) -> Stop {
 }
 
 /// The texts of all files, by name, and the files that cannot be read.
-fn inputs(files: &[PathBuf]) -> (Vec<(String, String)>, Vec<LoadError>) {
+pub(super) fn inputs(files: &[PathBuf]) -> (Vec<(String, String)>, Vec<LoadError>) {
     let (mut texts, mut unread) = (Vec::new(), Vec::new());
     for file in files {
         let name = file.display().to_string();

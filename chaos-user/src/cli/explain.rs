@@ -2,17 +2,19 @@
 //! nothing, needs no root.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
-use std::path::PathBuf;
-use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::args::{self, Output};
+use super::compose::inputs;
+use super::exit::Exit;
+use super::say;
+use crate::api::duration::GoDuration;
 use crate::api::finding::Warning;
 use crate::fault::{
-    Experiment, LoadError, LowerError, Lowered, Options, Parsed, Refusal, load, lower, parse,
+    Choice, Experiment, LoadError, LowerError, Lowered, Options, Parsed, Refusal, load, lower,
+    parse,
 };
 use crate::plan::{Plan, Rule};
 use crate::select::Workload;
@@ -20,27 +22,6 @@ use crate::select::Workload;
 /// Names of the placeholders in a plan that was made without a host.
 const SOURCE: &str = "spec.selector";
 const TARGET: &str = "spec.target.selector";
-
-/// `kfault explain`
-#[derive(Args, Clone, Debug)]
-pub struct ExplainArgs {
-    /// Manifests, each with one or more experiments; `-` is stdin
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// For whom the output is
-    #[arg(long, value_enum, default_value_t)]
-    pub output: ExplainOutput,
-}
-
-/// For whom the output is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ExplainOutput {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON object per line and document
-    Json,
-}
 
 /// What there is to say about one document.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -144,7 +125,7 @@ fn without_host(experiment: &Experiment) -> Result<Lowered, LowerError> {
 }
 
 fn ends(experiment: &Experiment) -> Vec<(&'static str, String)> {
-    let choice = |choice: &crate::fault::Choice, flag: &str| {
+    let choice = |choice: &Choice, flag: &str| {
         let fields = choice.mode.fields();
         let value = fields.value.map_or(String::new(), |value| format!(" {value}"));
         format!(
@@ -160,25 +141,22 @@ fn ends(experiment: &Experiment) -> Vec<(&'static str, String)> {
         "lasts",
         match experiment.duration() {
             None => "until it is recovered".to_owned(),
-            Some(duration) => crate::api::duration::GoDuration::from(duration).to_string(),
+            Some(duration) => GoDuration::from(duration).to_string(),
         },
     ));
     out
 }
 
-/// The exit code: 0 all accepted, 2 something refused, 3 nothing refused but something not
-/// supported by this version. No document at all is refused.
-#[must_use]
-pub fn exit_code(explained: &[Explained]) -> u8 {
+/// How the command ends: refused when anything is, unable when something is right but not
+/// supported by this version.
+fn exit(explained: &[Explained]) -> Exit {
     let mut errors = explained.iter().flat_map(|one| &one.errors).peekable();
-    if explained.is_empty() {
-        2
-    } else if errors.peek().is_none() {
-        0
+    if errors.peek().is_none() {
+        Exit::Done
     } else if errors.all(|error| error.unsupported) {
-        3
+        Exit::Unable
     } else {
-        2
+        Exit::Refused
     }
 }
 
@@ -238,68 +216,41 @@ fn row(out: &mut String, label: &str, text: &str) {
     let _ = writeln!(out, "  {label:<9}{text}");
 }
 
-/// Reads the files that a command line names; `-` is standard input.
-///
-/// # Errors
-/// [`Refusal`] with every file that cannot be read.
-pub fn read_inputs(files: &[PathBuf]) -> Result<Vec<(String, String)>, Refusal> {
-    let (mut inputs, mut load) = (Vec::new(), Vec::new());
-    for path in files {
-        let file = path.display().to_string();
-        let text = if file == "-" {
-            let mut text = String::new();
-            std::io::stdin().lock().read_to_string(&mut text).map(|_| text)
-        } else {
-            std::fs::read_to_string(path)
-        };
-        match text {
-            Ok(text) => inputs.push((file, text)),
-            Err(error) => load.push(LoadError::File { file, reason: error.to_string() }),
-        }
-    }
-    if load.is_empty() { Ok(inputs) } else { Err(Refusal { load, compose: Vec::new() }) }
-}
-
-/// The experiments of the files that a command line names, or every reason why there are none.
-///
-/// # Errors
-/// [`Refusal`]: nothing may be applied then.
-pub fn load_experiments(files: &[PathBuf]) -> Result<Vec<Experiment>, Refusal> {
-    load(&read_inputs(files)?)
-}
-
 /// Runs the command.
-///
-/// # Errors
-/// When standard output cannot be written.
-pub fn main(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let ExplainArgs { files, output } = args;
-    let inputs = match read_inputs(files) {
-        Ok(inputs) => inputs,
-        Err(refusal) => return Ok(complain(&refusal)),
-    };
+pub(super) fn run(args: &args::Explain) -> Exit {
+    let args::Explain { files, output } = args;
+    let (inputs, unread) = inputs(files);
+    if !unread.is_empty() {
+        return complain(&Refusal { load: unread, ..Refusal::default() });
+    }
     let all = explain(&inputs);
     if all.is_empty() {
-        if let Err(refusal) = load(&inputs) {
-            return Ok(complain(&refusal));
-        }
+        return load(&inputs).map_or_else(|refusal| complain(&refusal), |_| Exit::Done);
     }
-    let mut stdout = std::io::stdout().lock();
     for (i, one) in all.iter().enumerate() {
         match output {
-            ExplainOutput::Json => writeln!(stdout, "{}", serde_json::to_string(one)?)?,
-            ExplainOutput::Text if i == 0 => write!(stdout, "{}", text(one))?,
-            ExplainOutput::Text => write!(stdout, "\n{}", text(one))?,
+            Output::Json => match serde_json::to_string(one) {
+                Ok(line) => say(&line),
+                Err(error) => {
+                    super::complain(&format!("cannot write JSON: {error}"));
+                    return Exit::Failed;
+                }
+            },
+            Output::Text => {
+                if i > 0 {
+                    say("");
+                }
+                say(text(one).trim_end());
+            }
         }
     }
-    Ok(ExitCode::from(exit_code(&all)))
+    exit(&all)
 }
 
 /// Says why nothing is explained.
-fn complain(refusal: &Refusal) -> ExitCode {
+fn complain(refusal: &Refusal) -> Exit {
     for message in refusal.messages() {
-        // A reader that has gone away is no error.
-        let _ = writeln!(std::io::stderr().lock(), "kfault: {message}");
+        super::complain(&message);
     }
-    ExitCode::from(refusal.exit_code())
+    if refusal.exit_code() == 3 { Exit::Unable } else { Exit::Refused }
 }

@@ -10,6 +10,7 @@ mod doctor;
 mod drive;
 mod events;
 mod exit;
+mod explain;
 mod lines;
 mod live;
 mod names;
@@ -43,7 +44,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     crate::telemetry::init();
     match command {
         Command::Run(args) => run::run(&args),
-        Command::Explain(_) => Exit::Failed,
+        Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Sweep(args) => sweep::sweep(&args),
         Command::Completion(args) => completion(&args),

@@ -14,7 +14,7 @@ use super::names::{self, Answers};
 use super::report::Reporter;
 use super::state::State;
 use crate::engine::{EngineError, Options};
-use crate::plan::Plan;
+use crate::plan::{Plan, Rule, peers};
 
 /// Heartbeats in a row that may fail before the run ends: by then the lease has run out.
 const TROUBLES: u32 = 5;
@@ -115,12 +115,10 @@ pub async fn session(
     })
 }
 
-/// Every name needs an address before anything is touched.
+/// Every name needs an address, and every peer set has to fit, before anything is touched.
 fn resolved_or_refused(plan: &Plan, answers: Answers) -> Result<Resolved, Stop> {
-    if answers.failed.is_empty() {
-        return Ok(answers.resolved);
-    }
-    let message = |(name, reason): &(String, String)| {
+    let Answers { resolved, failed } = answers;
+    let no_address = |(name, reason): &(String, String)| {
         let rule = plan.rules.iter().find(|r| r.peers.names.iter().any(|n| n.host == *name));
         format!(
             "{}: spec.externalTargets: {name:?} has no address: {reason}; correct the name, give \
@@ -128,7 +126,19 @@ fn resolved_or_refused(plan: &Plan, answers: Answers) -> Result<Resolved, Stop> 
             rule.map_or("", |rule| rule.experiment.as_str()),
         )
     };
-    Err(Stop { exit: Exit::Refused, messages: answers.failed.iter().map(message).collect() })
+    let mut messages: Vec<String> = failed.iter().map(no_address).collect();
+    if messages.is_empty() {
+        let unfit = |rule: &Rule| {
+            let error = peers::compile(&rule.peers, &resolved).err()?;
+            Some(format!("{}: spec.externalTargets: {error}", rule.experiment))
+        };
+        messages = plan.rules.iter().filter_map(unfit).collect();
+        messages.dedup();
+    }
+    if messages.is_empty() {
+        return Ok(resolved);
+    }
+    Err(Stop { exit: Exit::Refused, messages })
 }
 
 /// Waits for the plan to be applied. True: a signal has arrived meanwhile.

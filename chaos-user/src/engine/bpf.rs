@@ -111,14 +111,14 @@ struct ProgLoad {
 /// What the kernel says.
 pub fn load_entry(kind: Kind, slot: u32, programs: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let insns = [
-        insn(0xb4, 2, 0, 0, slot.cast_signed()),              // w2 = slot
-        insn(0x63, 1, 2, OFFSET_CB0, 0),                      // *(u32 *)(r1 + cb) = w2
+        insn(0xb4, 2, 0, 0, slot.cast_signed()), // w2 = slot
+        insn(0x63, 1, 2, OFFSET_CB0, 0),         // *(u32 *)(r1 + cb) = w2
         insn(0x18, 2, PSEUDO_MAP_FD, 0, programs.as_raw_fd()), // r2 = map ll
         insn(0, 0, 0, 0, 0),
-        insn(0xb7, 3, 0, 0, 0),                               // r3 = 0
-        insn(0x85, 0, 0, 0, FUNC_TAIL_CALL),                  // tail_call(r1, r2, r3)
-        insn(0xb7, 0, 0, 0, kind.pass()),                     // r0 = pass
-        insn(0x95, 0, 0, 0, 0),                               // exit
+        insn(0xb7, 3, 0, 0, 0),              // r3 = 0
+        insn(0x85, 0, 0, 0, FUNC_TAIL_CALL), // tail_call(r1, r2, r3)
+        insn(0xb7, 0, 0, 0, kind.pass()),    // r0 = pass
+        insn(0x95, 0, 0, 0, 0),              // exit
     ];
     let mut prog_name = [0; 16];
     prog_name[..ENTRY_NAME.len()].copy_from_slice(ENTRY_NAME.as_bytes());

@@ -101,12 +101,12 @@ impl Open {
         f: impl FnOnce() -> io::Result<T> + Send,
     ) -> Result<T, EngineError> {
         let doing = || format!("{doing} of {} in {}", self.name.name, self.name.netns);
-        enter_and_run(&self.namespace, f)
-            .and_then(|result| result)
-            .map_err(|e| match e.raw_os_error() {
+        enter_and_run(&self.namespace, f).and_then(|result| result).map_err(|e| {
+            match e.raw_os_error() {
                 Some(libc::ENODEV) => EngineError::Gone { what: doing() },
                 _ => EngineError::os(doing(), e),
-            })
+            }
+        })
     }
 
     /// False when the namespace's file or the device has gone or been replaced.
@@ -157,10 +157,7 @@ impl Open {
     ) -> Result<(), EngineError> {
         let ours = self.inside("add a queue", || {
             let mut rtnl = Rtnl::open()?;
-            let root = rtnl
-                .qdiscs(self.ifindex)?
-                .into_iter()
-                .find(|q| q.parent == TcHandle::ROOT);
+            let root = rtnl.qdiscs(self.ifindex)?.into_iter().find(|q| q.parent == TcHandle::ROOT);
             if let Some(root) = &root {
                 if carries_departures(root) {
                     return Ok(Some(root.handle.major == OUR_QUEUE));
@@ -214,14 +211,14 @@ impl Open {
             unsupported(format!("no sch_fq for {}, and no TAP device: {e}", self.name.name))
         })?;
         let entry = back(slot)?;
-        let attached =
-            self
-            .inside("attach the delay line", || attach(Kind::TcIngress, &entry, ifindex, || Ok(())))?;
+        let attached = self.inside("attach the delay line", || {
+            attach(Kind::TcIngress, &entry, ifindex, || Ok(()))
+        })?;
         let lines = match lines {
             Some(lines) => lines,
-            none => none.insert(
-                Lines::start().map_err(|e| EngineError::os("start the delay line", e))?,
-            ),
+            none => {
+                none.insert(Lines::start().map_err(|e| EngineError::os("start the delay line", e))?)
+            }
         };
         Ok(Queue::Line { line: lines.add(tap), ifindex, slot, _back: (entry, attached) })
     }

@@ -32,10 +32,7 @@ pub fn fault_points() -> Vec<String> {
     Action::NAMES.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn observed(
-    kernel: &mut impl Kernel,
-    action: &Action,
-) -> Result<(), EngineError> {
+fn observed(kernel: &mut impl Kernel, action: &Action) -> Result<(), EngineError> {
     if let Some(observer) = OBSERVER.get() {
         observer(action.name(), Stage::Before);
     }

@@ -63,9 +63,7 @@ impl Kernel for Fake {
             }
             Action::AddQueue { device } => state.queues.insert(device.clone()),
             Action::RemoveQueue { device } => state.queues.remove(device),
-            Action::AddHook { point, slot } => {
-                state.hooks.insert(point.clone(), *slot).is_none()
-            }
+            Action::AddHook { point, slot } => state.hooks.insert(point.clone(), *slot).is_none(),
             Action::RemoveHook { point, slot } => {
                 state.hooks.remove(point) == Some(*slot) && !state.arms.contains_key(slot)
             }

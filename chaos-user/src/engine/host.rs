@@ -71,8 +71,7 @@ impl Host {
             Point::Device { device, .. } | Point::Member { device, .. } => device == name,
             Point::Cgroup { .. } => false,
         });
-        let queued =
-            self.devices.get(name).is_some_and(|open| !matches!(open.queue, Queue::None));
+        let queued = self.devices.get(name).is_some_and(|open| !matches!(open.queue, Queue::None));
         if !hooked && !queued {
             self.devices.remove(name);
         }
@@ -284,9 +283,7 @@ impl Kernel for Host {
                 });
                 self.object.set_rule(*index, wire::rule(rule, *set, deadline), true)
             }
-            Action::ClearRule { index, .. } => {
-                self.object.set_rule(*index, Rule::default(), false)
-            }
+            Action::ClearRule { index, .. } => self.object.set_rule(*index, Rule::default(), false),
             Action::Arm { point, slot, after, .. } => self.arm(point, *slot, after),
         }
     }

@@ -42,7 +42,8 @@ pub fn note(device: &Device, ifindex: u32) -> Result<(), EngineError> {
     }
     fs::create_dir_all(STATE).map_err(failed)?;
     let line = serde_json::to_string(&entry).map_err(|e| failed(e.into()))?;
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(JOURNAL).map_err(failed)?;
+    let mut file =
+        fs::OpenOptions::new().create(true).append(true).open(JOURNAL).map_err(failed)?;
     file.write_all(format!("{line}\n").as_bytes()).map_err(failed)
 }
 

@@ -192,10 +192,7 @@ impl Worker {
         let (epoll, timer) = unsafe {
             (
                 libc::epoll_create1(libc::EPOLL_CLOEXEC),
-                libc::timerfd_create(
-                    libc::CLOCK_MONOTONIC,
-                    libc::TFD_NONBLOCK | libc::TFD_CLOEXEC,
-                ),
+                libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC),
             )
         };
         let worker = Self {
@@ -232,9 +229,8 @@ impl Worker {
             self.release();
             self.set_timer();
             // SAFETY: as many events as the array holds.
-            let ready = unsafe {
-                libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), 32, -1)
-            };
+            let ready =
+                unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), 32, -1) };
             let ready = usize::try_from(ready).unwrap_or(0);
             for event in events.iter().take(ready) {
                 match event.u64 {

@@ -155,9 +155,8 @@ impl Rtnl {
     /// # Errors
     /// EEXIST with a foreign queue, ENOENT without `sch_fq`, otherwise what the kernel says.
     pub fn add_fq(&mut self, ifindex: u32) -> io::Result<()> {
-        let number = |kind, value: u32| {
-            TcOption::Other(DefaultNla::new(kind, value.to_ne_bytes().to_vec()))
-        };
+        let number =
+            |kind, value: u32| TcOption::Other(DefaultNla::new(kind, value.to_ne_bytes().to_vec()));
         let mut message = TcMessage::with_index(ifindex.cast_signed());
         message.header.handle = TcHandle { major: OUR_QUEUE, minor: 0 };
         message.header.parent = TcHandle::ROOT;
@@ -230,10 +229,7 @@ impl Rtnl {
                 TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
             ]),
         ];
-        self.tell(
-            RouteNetlinkMessage::NewTrafficFilter(message),
-            NLM_F_CREATE | NLM_F_EXCL,
-        )
+        self.tell(RouteNetlinkMessage::NewTrafficFilter(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Filters of one direction of a device.
@@ -260,11 +256,7 @@ impl Rtnl {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn remove_our_filters(
-        &mut self,
-        ifindex: u32,
-        direction: Direction,
-    ) -> io::Result<usize> {
+    pub fn remove_our_filters(&mut self, ifindex: u32, direction: Direction) -> io::Result<usize> {
         let ours: Vec<Filter> = self
             .filters(ifindex, direction)?
             .into_iter()

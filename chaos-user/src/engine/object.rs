@@ -94,9 +94,8 @@ impl Object {
         let mut jumps = BTreeMap::new();
         for (name, table, _) in PROGRAMS {
             let failed = |e| EngineError::bpf(format!("load the program {name}"), e);
-            let missing = || {
-                EngineError::bpf(format!("find {name} or {table}"), "missing from the object")
-            };
+            let missing =
+                || EngineError::bpf(format!("find {name} or {table}"), "missing from the object");
             let program = ebpf.program_mut(name).ok_or_else(missing)?;
             let fd = match program {
                 Program::SchedClassifier(program) => {

@@ -95,16 +95,21 @@ pub fn probe_all() -> Vec<Mechanism> {
     let object = Object::load(&[]);
     let loaded = match &object {
         Ok(object) => Ok(format!("{} programs verified", object.programs().len())),
-        Err(error) => Err(EngineError::os(chain(error), io::Error::from_raw_os_error(
-            error.errno().unwrap_or(libc::ENOSYS),
-        ))),
+        Err(error) => Err(EngineError::os(
+            chain(error),
+            io::Error::from_raw_os_error(error.errno().unwrap_or(libc::ENOSYS)),
+        )),
     };
     let mut found = vec![mechanism("bpf object", &everything, loaded)];
     let Ok(object) = object else { return found };
     found.push(mechanism("tc hook", &everything, tc_hook(&object)));
     found.push(mechanism("fq departure times", &TIME, fq()));
     found.push(mechanism("delay line", &TIME, delay_line(&object)));
-    found.push(mechanism("cgroup hook", &["partition of units, cgroups, processes"], cgroup(&object)));
+    found.push(mechanism(
+        "cgroup hook",
+        &["partition of units, cgroups, processes"],
+        cgroup(&object),
+    ));
     found
 }
 
@@ -130,10 +135,9 @@ fn fq() -> Result<String, EngineError> {
     in_scratch(|| Rtnl::open()?.add_fq(device::facts("lo")?.ifindex))?
         .map(|()| "sch_fq".to_owned())
         .map_err(|e| match e.raw_os_error() {
-            Some(libc::ENOENT) => EngineError::os(
-                "add an fq queue: this kernel has no sch_fq (CONFIG_NET_SCH_FQ)",
-                e,
-            ),
+            Some(libc::ENOENT) => {
+                EngineError::os("add an fq queue: this kernel has no sch_fq (CONFIG_NET_SCH_FQ)", e)
+            }
             _ => EngineError::os("add an fq queue", e),
         })
 }
@@ -157,7 +161,8 @@ fn delay_line(object: &Object) -> Result<String, EngineError> {
 }
 
 fn cgroup(object: &Object) -> Result<String, EngineError> {
-    let missing = || EngineError::os("find a cgroup v2 mount", io::Error::from(io::ErrorKind::NotFound));
+    let missing =
+        || EngineError::os("find a cgroup v2 mount", io::Error::from(io::ErrorKind::NotFound));
     let mount = host::cgroup_mount().ok_or_else(missing)?;
     let scratch = ScratchCgroup::new(&mount)?;
     let entry = object.entry(Kind::CgroupEgress, 0)?;

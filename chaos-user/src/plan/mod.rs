@@ -296,9 +296,8 @@ mod serde_duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
         let Some(text) = Option::<String>::deserialize(d)? else { return Ok(None) };
-        let parsed = text
-            .parse::<crate::api::duration::GoDuration>()
-            .map_err(serde::de::Error::custom)?;
+        let parsed =
+            text.parse::<crate::api::duration::GoDuration>().map_err(serde::de::Error::custom)?;
         Ok(parsed.to_std())
     }
 }

@@ -80,9 +80,8 @@ fn inside(to: IpAddr, count: u16, every: Duration, patience: Duration) -> Result
         packet[2..4].copy_from_slice(&sum.to_be_bytes());
         sent_at[usize::from(number)] = now_ns();
         // SAFETY: a valid buffer of the stated size.
-        let done = unsafe {
-            libc::send(socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0)
-        };
+        let done =
+            unsafe { libc::send(socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0) };
         if done < 0 {
             pings.errors.push(errno(&std::io::Error::last_os_error()));
         } else {
@@ -130,8 +129,7 @@ fn connect(socket: &OwnedFd, to: IpAddr) -> Result<()> {
 fn receive(socket: &OwnedFd, until: u64) -> Option<Vec<u8>> {
     loop {
         let left = until.checked_sub(now_ns())?;
-        let mut wait =
-            libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut wait = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let time = libc::timespec {
             tv_sec: (left / 1_000_000_000).cast_signed(),
             tv_nsec: (left % 1_000_000_000).cast_signed(),

@@ -67,11 +67,7 @@ impl Process {
     }
 
     /// Sends the packets of a probe; how many the kernel took, and the errors of the others.
-    pub fn send(
-        &mut self,
-        to: SocketAddr,
-        probe: &Probe,
-    ) -> Result<(usize, BTreeMap<i32, usize>)> {
+    pub fn send(&mut self, to: SocketAddr, probe: &Probe) -> Result<(usize, BTreeMap<i32, usize>)> {
         let every_us = u64::try_from(probe.every.as_micros()).context("an interval")?;
         match self.tell(&Order::Send { to, count: probe.count, every_us })? {
             Answer::Sent { sent, errors } => Ok((sent, errors)),
@@ -101,8 +97,7 @@ pub fn obey() -> Result<()> {
     for line in std::io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line.context("read an order")?)? {
             Order::Send { to, count, every_us } => {
-                let (sent, errors) =
-                    send(to, &Probe::of(count, Duration::from_micros(every_us)))?;
+                let (sent, errors) = send(to, &Probe::of(count, Duration::from_micros(every_us)))?;
                 Answer::Sent { sent, errors }
             }
             Order::Ask { to } => ask(to)?,

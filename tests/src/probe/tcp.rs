@@ -41,9 +41,8 @@ impl Server {
     /// Starts it.
     pub fn start(ns: &Ns, ip: IpAddr, port: u16, service: Service) -> Result<Self> {
         let address = SocketAddr::new(ip, port);
-        let listener = ns.run(|| {
-            TcpListener::bind(address).with_context(|| format!("listen on {address}"))
-        })?;
+        let listener =
+            ns.run(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
         listener.set_nonblocking(true).context("listen")?;
         let stop = Arc::new(AtomicBool::new(false));
         let received = Arc::new(AtomicU64::new(0));

@@ -30,10 +30,7 @@ pub(super) struct Archive {
 
 impl Archive {
     pub(super) fn new() -> Self {
-        Archive {
-            bytes: Vec::new(),
-            names: BTreeSet::new(),
-        }
+        Archive { bytes: Vec::new(), names: BTreeSet::new() }
     }
 
     /// True when `path` was added already.

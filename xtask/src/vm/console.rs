@@ -51,17 +51,7 @@ pub(super) fn qemu(image: &Path, initrd: &Path, icount: bool) -> Command {
         "-cpu",
         "max,-cx16,-la57",
     ]);
-    command
-        .args([
-            "-m",
-            "1500",
-            "-nographic",
-            "-no-reboot",
-            "-nic",
-            "none",
-            "-kernel",
-        ])
-        .arg(image);
+    command.args(["-m", "1500", "-nographic", "-no-reboot", "-nic", "none", "-kernel"]).arg(image);
     command.arg("-initrd").arg(initrd).arg("-append");
     // The serial line is slow under emulation, so the kernel says only what is wrong.
     command.arg("console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc mitigations=off");
@@ -89,13 +79,9 @@ impl Drop for Running {
 /// Boots once and reads the console until the command has ended or a limit is over.
 pub(super) fn boot(mut qemu: Command, limit: Duration, echo: Option<&str>) -> Result<Boot> {
     let start = Instant::now();
-    qemu.stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut running = Running(
-        qemu.spawn()
-            .context("start qemu-system-x86_64 (Debian: qemu-system-x86)")?,
-    );
+    qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running =
+        Running(qemu.spawn().context("start qemu-system-x86_64 (Debian: qemu-system-x86)")?);
     let (sender, receiver) = mpsc::channel();
     if let Some(stdout) = running.0.stdout.take() {
         read(stdout, sender.clone());
@@ -115,15 +101,10 @@ pub(super) fn boot(mut qemu: Command, limit: Duration, echo: Option<&str>) -> Re
         let line = match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => {
-                let why = if init {
-                    "over the time limit"
-                } else {
-                    "hung before the first process"
-                };
-                boot.ended = Ended::Broken(format!(
-                    "{why} after {:.0} s",
-                    start.elapsed().as_secs_f32()
-                ));
+                let why =
+                    if init { "over the time limit" } else { "hung before the first process" };
+                boot.ended =
+                    Ended::Broken(format!("{why} after {:.0} s", start.elapsed().as_secs_f32()));
                 return Ok(boot);
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -176,14 +157,8 @@ fn read(from: impl std::io::Read + Send + 'static, sender: mpsc::Sender<String>)
     std::thread::spawn(move || {
         let mut from = BufReader::new(from);
         let mut bytes = Vec::new();
-        while from
-            .read_until(b'\n', &mut bytes)
-            .is_ok_and(|count| count > 0)
-        {
-            if sender
-                .send(clean(&String::from_utf8_lossy(&bytes)))
-                .is_err()
-            {
+        while from.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+            if sender.send(clean(&String::from_utf8_lossy(&bytes))).is_err() {
                 return;
             }
             bytes.clear();

@@ -48,14 +48,8 @@ const MODULES: [&str; 23] = [
 ];
 
 /// Where programs lie on a Debian host, whatever the caller's `PATH` says.
-const FOLDERS: [&str; 6] = [
-    "/usr/bin",
-    "/usr/sbin",
-    "/bin",
-    "/sbin",
-    "/usr/local/bin",
-    "/usr/local/sbin",
-];
+const FOLDERS: [&str; 6] =
+    ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
 /// Small files that the C library, nginx and iproute2 look for.
 const ETC: [(&str, &str); 5] = [
@@ -64,14 +58,8 @@ const ETC: [(&str, &str); 5] = [
         "root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/bin/false\n\
          nobody:x:65534:65534:nobody:/:/bin/false\n",
     ),
-    (
-        "/etc/group",
-        "root:x:0:\nadm:x:4:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n",
-    ),
-    (
-        "/etc/hosts",
-        "127.0.0.1 localhost kfault-vm\n::1 localhost ip6-localhost\n",
-    ),
+    ("/etc/group", "root:x:0:\nadm:x:4:\ntty:x:5:\nwww-data:x:33:\nnogroup:x:65534:\n"),
+    ("/etc/hosts", "127.0.0.1 localhost kfault-vm\n::1 localhost ip6-localhost\n"),
     (
         "/etc/nsswitch.conf",
         "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
@@ -117,11 +105,7 @@ pub(super) fn base(cache: &Path, version: &str, kernel: &Kernel) -> Result<PathB
     fs::create_dir_all(&folder)?;
     for entry in fs::read_dir(&folder)? {
         let old = entry?;
-        if old
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&format!("{version}-"))
-        {
+        if old.file_name().to_string_lossy().starts_with(&format!("{version}-")) {
             fs::remove_file(old.path())?;
         }
     }
@@ -154,27 +138,13 @@ pub(super) fn job(
 /// A hash of everything that the base is made of.
 fn key(kernel: &Kernel, busybox: &Path, programs: &[(&str, PathBuf)]) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
-    (
-        env!("CARGO_PKG_VERSION"),
-        INIT,
-        MODULES,
-        ETC,
-        EMPTY,
-        &kernel.name,
-    )
-        .hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), INIT, MODULES, ETC, EMPTY, &kernel.name).hash(&mut hasher);
     // This program's own build stands for the code that lays the archive out.
     let own = std::env::current_exe().context("find this program")?;
-    let files = programs
-        .iter()
-        .map(|(_, path)| path.as_path())
-        .chain([busybox, &own]);
+    let files = programs.iter().map(|(_, path)| path.as_path()).chain([busybox, &own]);
     for path in files {
         let meta = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
-        let modified = meta
-            .modified()?
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let modified = meta.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         (path, meta.len(), modified).hash(&mut hasher);
     }
     Ok(hasher.finish())
@@ -202,10 +172,7 @@ fn userland(archive: &mut Archive, busybox: &Path, programs: &[(&str, PathBuf)])
     }
     archive.copy(busybox, "bin/busybox", 0o755)?;
     libraries(archive, busybox)?;
-    let list = Command::new(busybox)
-        .arg("--list")
-        .output()
-        .context("start busybox")?;
+    let list = Command::new(busybox).arg("--list").output().context("start busybox")?;
     for applet in String::from_utf8_lossy(&list.stdout).lines() {
         let path = format!("bin/{applet}");
         // A symbolic link per applet here costs less than `--install` in the guest.
@@ -225,12 +192,7 @@ fn userland(archive: &mut Archive, busybox: &Path, programs: &[(&str, PathBuf)])
     }
     // The C library opens these by name when it looks up users and hosts.
     for folder in ["/lib/x86_64-linux-gnu", "/lib64"] {
-        for library in [
-            "libnss_files.so.2",
-            "libnss_dns.so.2",
-            "libresolv.so.2",
-            "libgcc_s.so.1",
-        ] {
+        for library in ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2", "libgcc_s.so.1"] {
             let path = Path::new(folder).join(library);
             if path.is_file() {
                 archive.copy(&path, &path.to_string_lossy(), 0o755)?;
@@ -242,14 +204,10 @@ fn userland(archive: &mut Archive, busybox: &Path, programs: &[(&str, PathBuf)])
 
 /// Adds the shared libraries of a program. A static one or a script has none.
 fn libraries(archive: &mut Archive, program: &Path) -> Result<()> {
-    let listed = Command::new("ldd")
-        .arg(program)
-        .output()
-        .context("start ldd")?;
+    let listed = Command::new("ldd").arg(program).output().context("start ldd")?;
     let listed = String::from_utf8_lossy(&listed.stdout);
-    for library in listed
-        .split_whitespace()
-        .filter(|word| word.starts_with('/') && !word.ends_with(':'))
+    for library in
+        listed.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'))
     {
         archive.copy(Path::new(library), library, 0o755)?;
     }
@@ -266,16 +224,9 @@ fn stripped(path: &Path) -> Result<Vec<u8>> {
     let folder = std::env::temp_dir();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let thread = format!("{:?}", std::thread::current().id()).replace(['(', ')'], "");
-    let small = folder.join(format!(
-        "kfault-strip-{}-{thread}-{name}",
-        std::process::id()
-    ));
-    let status = Command::new("strip")
-        .arg("--strip-debug")
-        .arg("-o")
-        .arg(&small)
-        .arg(path)
-        .output();
+    let small = folder.join(format!("kfault-strip-{}-{thread}-{name}", std::process::id()));
+    let status =
+        Command::new("strip").arg("--strip-debug").arg("-o").arg(&small).arg(path).output();
     let result = match status {
         Ok(output) if output.status.success() => {
             fs::read(&small).context("read the stripped program")
@@ -352,11 +303,7 @@ fn depends(module: &[u8]) -> Vec<String> {
     let value = &module[at + KEY.len()..];
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(0);
     let value = String::from_utf8_lossy(&value[..end]);
-    value
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.replace('-', "_"))
-        .collect()
+    value.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
 fn decompressed(path: &Path) -> Result<Vec<u8>> {
@@ -376,10 +323,7 @@ fn decompressed(path: &Path) -> Result<Vec<u8>> {
 
 /// Finds a program of the host.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
-    FOLDERS
-        .iter()
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| path.is_file())
+    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
 }
 
 #[cfg(test)]

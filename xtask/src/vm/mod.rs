@@ -76,9 +76,7 @@ pub struct Args {
 pub fn main(args: Args) -> Result<()> {
     let mut files = Vec::new();
     for path in args.file {
-        let name = path
-            .file_name()
-            .with_context(|| format!("{} is no file", path.display()))?;
+        let name = path.file_name().with_context(|| format!("{} is no file", path.display()))?;
         let name = name.to_string_lossy().into_owned();
         files.push((path, name));
     }
@@ -88,21 +86,10 @@ pub fn main(args: Args) -> Result<()> {
     // One argument is a line of shell, several are one command.
     let command = match args.command.as_slice() {
         [line] => line.clone(),
-        words => words
-            .iter()
-            .map(|word| quoted(word))
-            .collect::<Vec<_>>()
-            .join(" "),
+        words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
     };
     let limit = Duration::from_secs(args.limit);
-    let job = Job {
-        kernel: args.kernel,
-        files,
-        command,
-        icount: args.icount,
-        limit,
-        echo: true,
-    };
+    let job = Job { kernel: args.kernel, files, command, icount: args.icount, limit, echo: true };
     let outcome = run(&job)?;
     eprintln!(
         "vm: kernel {}, first process after {:.1} s, command after {:.1} s, {} boot(s), exit status {}",
@@ -207,10 +194,7 @@ impl Machine {
         clean(&run)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let initrd = run.join(format!("{}-{number}.cpio", std::process::id()));
-        let machine = Machine {
-            image: kernel.image,
-            initrd,
-        };
+        let machine = Machine { image: kernel.image, initrd };
         fs::copy(&base, &machine.initrd).context("copy the initrd")?;
         let mut file = File::options().append(true).open(&machine.initrd)?;
         std::io::Write::write_all(&mut file, &own)?;
@@ -247,10 +231,7 @@ fn cache() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
     // apt wants absolute paths, and `..` in messages helps nobody.
-    fs::create_dir_all(&target)
-        .and_then(|()| target.canonicalize())
-        .unwrap_or(target)
-        .join("vm")
+    fs::create_dir_all(&target).and_then(|()| target.canonicalize()).unwrap_or(target).join("vm")
 }
 
 /// A word as the shell reads it back unchanged.

@@ -54,11 +54,7 @@ pub(super) fn kernel(cache: &Path, version: &str) -> Result<Kernel> {
 
 fn is_fresh(stamp: &Path) -> bool {
     let written = fs::metadata(stamp).and_then(|m| m.modified());
-    written.is_ok_and(|t| {
-        SystemTime::now()
-            .duration_since(t)
-            .is_ok_and(|age| age < FRESH)
-    })
+    written.is_ok_and(|t| SystemTime::now().duration_since(t).is_ok_and(|age| age < FRESH))
 }
 
 /// Downloads the newest package that matches and unpacks it to `store/NAME`.
@@ -87,10 +83,7 @@ fn fetch(cache: &Path, store: &Path, suite: &str, pattern: &str) -> Result<()> {
         packages.push(modules);
     }
     let version = output(apt("apt-cache").args(["show", "--no-all-versions", package]))?;
-    let version = version
-        .lines()
-        .find_map(|l| l.strip_prefix("Version: "))
-        .unwrap_or("0");
+    let version = version.lines().find_map(|l| l.strip_prefix("Version: ")).unwrap_or("0");
     let target = store.join(format!("{package}_{}", version.replace([':', '/'], "_")));
     if target.is_dir() {
         return Ok(());
@@ -100,12 +93,7 @@ fn fetch(cache: &Path, store: &Path, suite: &str, pattern: &str) -> Result<()> {
     let tree = work.join("tree");
     fs::create_dir_all(&tree)?;
     let result = (|| {
-        output(
-            apt("apt-get")
-                .current_dir(&work)
-                .args(["-qq", "download"])
-                .args(&packages),
-        )?;
+        output(apt("apt-get").current_dir(&work).args(["-qq", "download"]).args(&packages))?;
         for entry in fs::read_dir(&work)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "deb") {
@@ -129,11 +117,7 @@ fn fetch(cache: &Path, store: &Path, suite: &str, pattern: &str) -> Result<()> {
 fn unpacked(store: &Path) -> Result<Kernel> {
     for entry in fs::read_dir(store).with_context(|| format!("list {}", store.display()))? {
         let tree = entry?.path();
-        let name = tree
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = tree.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !name.starts_with("linux-") {
             continue;
         }
@@ -146,16 +130,9 @@ fn unpacked(store: &Path) -> Result<Kernel> {
             };
             let modules = release.path();
             let release = release.file_name().to_string_lossy().into_owned();
-            let images = [
-                tree.join(format!("boot/vmlinuz-{release}")),
-                modules.join("vmlinuz"),
-            ];
+            let images = [tree.join(format!("boot/vmlinuz-{release}")), modules.join("vmlinuz")];
             if let Some(image) = images.into_iter().find(|image| image.is_file()) {
-                return Ok(Kernel {
-                    name,
-                    image,
-                    modules,
-                });
+                return Ok(Kernel { name, image, modules });
             }
         }
     }
@@ -169,15 +146,9 @@ fn apt_config(cache: &Path, suite: &str) -> Result<PathBuf> {
         fs::create_dir_all(base.join(dir))?;
     }
     let mirror = mirror()?;
-    let signed = if Path::new(KEYRING).exists() {
-        format!("[signed-by={KEYRING}] ")
-    } else {
-        String::new()
-    };
-    fs::write(
-        base.join("etc/sources.list"),
-        format!("deb {signed}{mirror} {suite} main\n"),
-    )?;
+    let signed =
+        if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
+    fs::write(base.join("etc/sources.list"), format!("deb {signed}{mirror} {suite} main\n"))?;
     fs::write(base.join("status"), "")?;
     let root = base.display();
     fs::write(
@@ -203,9 +174,7 @@ fn mirror() -> Result<String> {
         parts.sort();
         files.extend(parts);
     }
-    let texts = files
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok());
+    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
     texts
         .filter_map(|text| mirror_in(&text))
         .next()
@@ -231,17 +200,13 @@ fn mirror_in(text: &str) -> Option<String> {
 
 /// The numbers in a package's name, which order it as its version does.
 fn numbers(name: &str) -> Vec<u32> {
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|part| part.parse().ok())
-        .collect()
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 
 /// Runs a command and returns what it printed.
 fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let result = command
-        .output()
-        .with_context(|| format!("start {program}"))?;
+    let result = command.output().with_context(|| format!("start {program}"))?;
     if !result.status.success() {
         let said = String::from_utf8_lossy(&result.stderr);
         bail!("{program}: {}: {}", result.status, said.trim());
@@ -256,10 +221,7 @@ mod tests {
     #[test]
     fn mirrors_of_both_formats() {
         let deb822 = "Types: deb\nURIs: http://mirror.example/debian/\nSuites: x\n";
-        assert_eq!(
-            mirror_in(deb822).as_deref(),
-            Some("http://mirror.example/debian")
-        );
+        assert_eq!(mirror_in(deb822).as_deref(), Some("http://mirror.example/debian"));
         let line = "# deb http://no.example/debian x main\ndeb [arch=amd64 signed-by=/k] https://m.example/debian x main\n";
         assert_eq!(mirror_in(line).as_deref(), Some("https://m.example/debian"));
         assert_eq!(mirror_in("URIs: https://vendor.example/apt\n"), None);
