@@ -4,6 +4,7 @@
 //! can be run again at no cost. One file per command.
 
 mod build;
+mod demo;
 mod exec;
 mod progress;
 mod setup;
@@ -30,6 +31,8 @@ enum Command {
     Build,
     /// Boots one of Debian's kernels with a command or a shell
     Vm(vm::Args),
+    /// Shows one fault on a real HTTP server: measured, plotted, recovered
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::main(),
         Command::Build => build::main(),
         Command::Vm(args) => vm::main(args),
+        Command::Demo(args) => demo::main(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
