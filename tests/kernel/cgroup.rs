@@ -14,7 +14,7 @@ use kfault_tests::probe::udp::{self, Outcome, Probe};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 
-use crate::faulty::ensure_unharmed;
+use crate::faulty::unharmed;
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -80,7 +80,7 @@ impl Two {
         run.stop()?;
         before.ensure_same(&self.look()?, "after recovery")?;
         for family in FAMILIES {
-            ensure_unharmed(&self.probe(true, family)?, "after recovery the cgroup")?;
+            unharmed("after recovery the cgroup", || self.probe(true, family))?;
         }
         // The host's device outlives the net, or nobody can delete it.
         let _ = &self.host;
@@ -97,7 +97,7 @@ fn a_process_of_the_cgroup_is_delayed_and_its_neighbour_is_not() -> Result<Done>
                 "{family:?}: the cgroup should be delayed: {}",
                 inside.describe()
             );
-            ensure_unharmed(&two.probe(false, family)?, "a process of another cgroup")?;
+            unharmed("a process of another cgroup", || two.probe(false, family))?;
         }
         Ok(())
     })?;
@@ -113,7 +113,7 @@ fn a_partitioned_cgroup_gets_eperm() -> Result<Done> {
                 "{family:?}: every sendto should get EPERM: {}",
                 inside.describe()
             );
-            ensure_unharmed(&two.probe(false, family)?, "a process of another cgroup")?;
+            unharmed("a process of another cgroup", || two.probe(false, family))?;
         }
         Ok(())
     })?;
@@ -130,7 +130,7 @@ fn processes_below_the_cgroup_belong_to_it() -> Result<Done> {
         // A socket belongs to the cgroup in which it was made, and each probe makes its own.
         let inside = two.probe(true, Family::V4)?;
         ensure!(inside.received() == 0, "below the cgroup: {}", inside.describe());
-        ensure_unharmed(&two.probe(false, Family::V4)?, "a process of another cgroup")
+        unharmed("a process of another cgroup", || two.probe(false, Family::V4))
     });
     two.target.take(two.inside.pid())?;
     std::fs::remove_dir(&below).context("remove the cgroup below")?;

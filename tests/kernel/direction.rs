@@ -9,7 +9,7 @@ use kfault_tests::probe::udp::{self, Probe};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 
-use crate::faulty::{ensure_unharmed, is_over, on_client, with_run};
+use crate::faulty::{is_over, on_client, unharmed, with_run};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -27,11 +27,12 @@ const LATENCY: f64 = 25.0;
 
 fn ensure_way(from: &End, to: &End, family: Family, delayed: bool) -> Result<()> {
     let shape = Probe::of(30, Duration::from_millis(2));
-    let outcome = udp::run(&from.ns, &to.ns, to.ip(family), &shape)?;
+    let measure = || udp::run(&from.ns, &to.ns, to.ip(family), &shape);
     let what = format!("{family:?} from {} to {}", from.ns.name(), to.ns.name());
     if !delayed {
-        return ensure_unharmed(&outcome, &what);
+        return unharmed(&what, measure);
     }
+    let outcome = measure()?;
     let once = (LATENCY..1.9 * LATENCY).contains(&outcome.delay(0.5));
     ensure!(
         outcome.lost() == 0 && outcome.delay(0.0) >= LATENCY && once,

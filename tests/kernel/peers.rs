@@ -10,7 +10,7 @@ use kfault_tests::probe::tcp::{Client, Server, Service};
 use kfault_tests::probe::udp::{self, Outcome, Probe};
 use serde_json::json;
 
-use crate::faulty::{ensure_unharmed, with_fault};
+use crate::faulty::{unharmed, with_fault};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -53,13 +53,13 @@ fn is_delayed(outcome: &Outcome, what: &str) -> Result<()> {
 fn concerns(externals: &[&str], wanted: &[(bool, Family, u16, bool)]) -> Result<Done> {
     with_fault(&delay().to(externals), |net, _| {
         for (to_server, family, port, delayed) in wanted {
-            let outcome = send(net, *to_server, *family, *port)?;
+            let measure = || send(net, *to_server, *family, *port);
             let whom = if *to_server { "the server" } else { "the neighbour" };
             let what = format!("{externals:?}: {family:?} to port {port} of {whom}");
             if *delayed {
-                is_delayed(&outcome, &what)?;
+                is_delayed(&measure()?, &what)?;
             } else {
-                ensure_unharmed(&outcome, &what)?;
+                unharmed(&what, measure)?;
             }
         }
         Ok(())
@@ -152,7 +152,7 @@ fn a_name_concerns_all_of_its_addresses() -> Result<Done> {
     with_fault(&delay().to(&["server.kft"]), |net, _| {
         for family in FAMILIES {
             is_delayed(&send(net, true, family, 7001)?, &format!("{family:?} to the name"))?;
-            ensure_unharmed(&send(net, false, family, 7001)?, "the neighbour")?;
+            unharmed("the neighbour", || send(net, false, family, 7001))?;
         }
         Ok(())
     })?;
@@ -189,7 +189,7 @@ fn ten_thousand_prefixes_concern_the_right_ones() -> Result<Done> {
     with_fault(&manifest, |net, _| {
         for family in FAMILIES {
             is_delayed(&send(net, true, family, 7001)?, &format!("{family:?} to the server"))?;
-            ensure_unharmed(&send(net, false, family, 7001)?, "the neighbour")?;
+            unharmed("the neighbour", || send(net, false, family, 7001))?;
         }
         Ok(())
     })?;
