@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use kfault_tests::manifest::Manifest;
-use kfault_tests::net::{End, FAMILIES, Family, Net};
+use kfault_tests::net::{End, FAMILIES, Family, Net, settle};
 use kfault_tests::probe::udp::{self, Probe};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
@@ -77,10 +77,17 @@ fn another_device_is_not_the_default_one() -> Result<Done> {
     // A second way from the client to the neighbour, past the router.
     net.client.ns.batch(&[
         &format!("link add eth1 type veth peer name eth1 netns {}", net.near.ns.name()),
+        "link set eth1 addrgenmode none",
         "addr add 10.78.0.1/24 dev eth1",
         "link set eth1 up",
     ])?;
-    net.near.ns.batch(&["addr add 10.78.0.2/24 dev eth1", "link set eth1 up"])?;
+    net.near.ns.batch(&[
+        "link set eth1 addrgenmode none",
+        "addr add 10.78.0.2/24 dev eth1",
+        "link set eth1 up",
+    ])?;
+    settle(&net.client.ns, "eth1")?;
+    settle(&net.near.ns, "eth1")?;
     let shape = Probe::of(30, Duration::from_millis(2));
     let second = std::net::IpAddr::from([10, 78, 0, 2]);
     // Addresses are asked for before anybody is delayed.

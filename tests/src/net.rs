@@ -173,17 +173,17 @@ fn connect(router: &Ns, end: &End) -> Result<()> {
         &format!("route replace default via {gate4} dev {DEVICE}"),
         &format!("route replace default via {gate6} dev {DEVICE}"),
     ])?;
-    // The kernel tells the state of a link up to a second after it changed.
-    for (ns, device) in [(router, far.as_str()), (&end.ns, DEVICE)] {
-        let is_up = || {
-            ns.output("ip", &["-o", "link", "show", device])
-                .is_ok_and(|line| line.contains(" state UP "))
-        };
-        ensure!(
-            wait_for(Duration::from_secs(10), is_up),
-            "{device} in {} does not come up",
-            ns.name()
-        );
-    }
+    settle(router, &far)?;
+    settle(&end.ns, DEVICE)
+}
+
+/// Waits until a device says that it is up: the kernel tells so up to a second later.
+pub fn settle(ns: &Ns, device: &str) -> Result<()> {
+    let is_up = || {
+        ns.output("ip", &["-o", "link", "show", device])
+            .is_ok_and(|line| line.contains(" state UP "))
+    };
+    let name = ns.name();
+    ensure!(wait_for(Duration::from_secs(10), is_up), "{device} in {name} does not come up");
     Ok(())
 }

@@ -124,20 +124,28 @@ impl Ns {
 
     /// Runs lines of `ip` inside, all in one process.
     pub fn batch(&self, lines: &[&str]) -> Result<()> {
-        let mut child = self
-            .command("ip")
-            .args(["-batch", "-"])
+        let output = self.feed(self.command("ip").args(["-batch", "-"]), lines)?;
+        text_of("ip", lines, output).map(drop)
+    }
+
+    /// What lines of `tc` print, all in one process. A line that fails prints nothing.
+    pub fn tc_batch(&self, lines: &[&str]) -> Result<String> {
+        let output = self.feed(self.command("tc").args(["-force", "-batch", "-"]), lines)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn feed(&self, command: &mut Command, lines: &[&str]) -> Result<Output> {
+        let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context("start ip")?;
+            .context("start iproute2")?;
         let text = lines.join("\n") + "\n";
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(text.as_bytes()).context("talk to ip")?;
+            stdin.write_all(text.as_bytes()).context("talk to iproute2")?;
         }
-        let output = child.wait_with_output().context("wait for ip")?;
-        text_of("ip", lines, output).map(drop)
+        child.wait_with_output().context("wait for iproute2")
     }
 
     /// Runs `tc` inside.

@@ -34,19 +34,18 @@ impl Snapshot {
             };
             add("link", &ns.output("ip", &["-d", "-o", "link", "show"])?);
             add("address", &ns.output("ip", &["-o", "addr", "show"])?);
-            let queues = ns.tc("qdisc show")?;
-            add("qdisc", &queues);
+            let mut lines_of_tc = vec!["qdisc show".to_owned()];
             for (index, device) in devices(ns)? {
                 for hook in ["root", "ingress", "egress"] {
-                    // A device without clsact answers with an error; that is a fact too.
-                    let line = format!("filter show dev {device} {hook}");
-                    add(&line, &ns.tc(&line).unwrap_or_default());
+                    // A device without clsact has none of the last two, and nothing is printed.
+                    lines_of_tc.push(format!("filter show dev {device} {hook}"));
                 }
-                let classes = format!("class show dev {device}");
-                add(&classes, &ns.tc(&classes)?);
+                lines_of_tc.push(format!("class show dev {device}"));
                 let (ingress, egress) = ns.run(|| Ok(bpf::tcx(index)))?;
                 add(&format!("tcx of {device}"), &format!("{ingress:?} {egress:?}"));
             }
+            let lines_of_tc: Vec<&str> = lines_of_tc.iter().map(String::as_str).collect();
+            add("tc", &ns.tc_batch(&lines_of_tc)?);
             for save in ["iptables-save", "ip6tables-save"] {
                 // Only where there is a firewall tool, and without its time stamps.
                 let rules = ns.output(save, &[]).unwrap_or_default();

@@ -278,9 +278,10 @@ fn wrong_type(path: &str, value: &Value, wanted: &str, findings: &mut Findings) 
     };
     let mut reason = format!("must be {wanted}, is {found}");
     if wanted == "a text"
-        && let Value::Bool(_) | Value::Number(_) = value {
-            reason.push_str(&format!("; put it in quotes: \"{value}\""));
-        }
+        && let Value::Bool(_) | Value::Number(_) = value
+    {
+        reason.push_str(&format!("; put it in quotes: \"{value}\""));
+    }
     findings.invalid(path, value, reason);
 }
 

@@ -40,7 +40,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Loads the object; attaches nothing.
+    /// Makes the object's maps; attaches nothing.
     ///
     /// # Errors
     /// See [`Object::load`].
@@ -183,7 +183,7 @@ impl Host {
         let slot = slot.unwrap_or(limit::SLOTS - 1);
         self.device(name)?;
         let Some(open) = self.devices.get_mut(name) else { return Ok(()) };
-        let object = &self.object;
+        let object = &mut self.object;
         let result = open.add_queue(&mut self.lines, slot, |slot| object.line_entry(slot));
         let (ifindex, is_line) = (open.ifindex, matches!(open.queue, Queue::Line { .. }));
         if result.is_err() {

@@ -13,7 +13,7 @@ use chaos_abi::Shared;
 use chaos_abi::counter::{Clocks, Counters, Memory};
 use chaos_abi::limit::FEW;
 use chaos_abi::peer::{Few, Key4, Key6, MANY, Ports, SET_BITS, Set};
-use chaos_abi::rule::Rule;
+use chaos_abi::rule::{Rule, flag};
 use chaos_abi::target::{CgroupKey, Slot};
 
 use super::bpf::{self, Kind};
@@ -77,10 +77,11 @@ fn full(error: &std::io::Error) -> bool {
 }
 
 impl Object {
-    /// Loads every map and program. `limits` shrinks maps by name, for tests of full maps.
+    /// Makes every map; a program is loaded when it is first needed. `limits` shrinks maps by
+    /// name, for tests of full maps.
     ///
     /// # Errors
-    /// With the verifier's last words when a program is refused.
+    /// What the kernel says.
     pub fn load(limits: &[(String, u32)]) -> Result<Self, EngineError> {
         bpf::lift_memory_lock();
         let mut loader = EbpfLoader::new();
@@ -89,45 +90,61 @@ impl Object {
         for (name, size) in limits {
             loader.map_max_entries(name, *size);
         }
-        let mut ebpf =
-            loader.load(BYTES).map_err(|e| EngineError::bpf("load the BPF object", e))?;
-        let mut jumps = BTreeMap::new();
-        for (name, table, _) in PROGRAMS {
-            let failed = |e| EngineError::bpf(format!("load the program {name}"), e);
-            let missing =
-                || EngineError::bpf(format!("find {name} or {table}"), "missing from the object");
-            let program = ebpf.program_mut(name).ok_or_else(missing)?;
-            let fd = match program {
-                Program::SchedClassifier(program) => {
-                    SchedClassifier::load(program).map_err(failed)?;
-                    program.fd().map_err(failed)?.try_clone()
-                }
-                Program::CgroupSkb(program) => {
-                    CgroupSkb::load(program).map_err(failed)?;
-                    program.fd().map_err(failed)?.try_clone()
-                }
-                _ => return Err(missing()),
-            }
-            .map_err(|e| EngineError::os(format!("keep the program {name}"), e))?;
-            let map = ebpf.map_mut(table).ok_or_else(missing)?;
-            let mut array = ProgramArray::try_from(map).map_err(map_error("programs"))?;
-            array.set(0, &fd, 0).map_err(map_error("programs"))?;
-            let Some(Map::ProgramArray(data)) = ebpf.map(table) else { return Err(missing()) };
-            let fd = data
-                .fd()
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(|e| EngineError::os(format!("keep the map {table}"), e))?;
-            jumps.insert(table, fd);
+        let ebpf = loader.load(BYTES).map_err(|e| EngineError::bpf("load the BPF object", e))?;
+        Ok(Self { ebpf, jumps: BTreeMap::new() })
+    }
+
+    /// Loads every program, needed or not.
+    ///
+    /// # Errors
+    /// With the verifier's last words when a program is refused.
+    pub fn load_all(&mut self) -> Result<(), EngineError> {
+        PROGRAMS.iter().try_for_each(|(_, table, _)| self.need(table).map(drop))
+    }
+
+    /// The jump table `table` with its program in it.
+    fn need(&mut self, table: &'static str) -> Result<BorrowedFd<'_>, EngineError> {
+        if !self.jumps.contains_key(table) {
+            let fd = self.load_behind(table)?;
+            self.jumps.insert(table, fd);
         }
-        Ok(Self { ebpf, jumps })
+        let missing = || EngineError::bpf(format!("find {table}"), "missing from the object");
+        self.jumps.get(table).map(AsFd::as_fd).ok_or_else(missing)
+    }
+
+    fn load_behind(&mut self, table: &'static str) -> Result<OwnedFd, EngineError> {
+        let missing = || EngineError::bpf(format!("find {table}"), "missing from the object");
+        let (name, _, _) =
+            *PROGRAMS.iter().find(|(_, other, _)| *other == table).ok_or_else(missing)?;
+        let failed = |e| EngineError::bpf(format!("load the program {name}"), e);
+        let program = self.ebpf.program_mut(name).ok_or_else(missing)?;
+        let fd = match program {
+            Program::SchedClassifier(program) => {
+                SchedClassifier::load(program).map_err(failed)?;
+                program.fd().map_err(failed)?.try_clone()
+            }
+            Program::CgroupSkb(program) => {
+                CgroupSkb::load(program).map_err(failed)?;
+                program.fd().map_err(failed)?.try_clone()
+            }
+            _ => return Err(missing()),
+        }
+        .map_err(|e| EngineError::os(format!("keep the program {name}"), e))?;
+        let map = self.ebpf.map_mut(table).ok_or_else(missing)?;
+        let mut array = ProgramArray::try_from(map).map_err(map_error("programs"))?;
+        array.set(0, &fd, 0).map_err(map_error("programs"))?;
+        let Some(Map::ProgramArray(data)) = self.ebpf.map(table) else { return Err(missing()) };
+        data.fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| EngineError::os(format!("keep the map {table}"), e))
     }
 
     /// Loads the entry program of one hook point.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn entry(&self, kind: Kind, slot: u32) -> Result<OwnedFd, EngineError> {
+    pub fn entry(&mut self, kind: Kind, slot: u32) -> Result<OwnedFd, EngineError> {
         let table = match kind {
             Kind::TcEgress => "TO_TC_EGRESS",
             Kind::TcIngress => "TO_TC_INGRESS",
@@ -141,19 +158,17 @@ impl Object {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn line_entry(&self, slot: u32) -> Result<OwnedFd, EngineError> {
+    pub fn line_entry(&mut self, slot: u32) -> Result<OwnedFd, EngineError> {
         self.entry_into(Kind::TcIngress, slot, "TO_LINE_RETURN")
     }
 
     fn entry_into(
-        &self,
+        &mut self,
         kind: Kind,
         slot: u32,
         table: &'static str,
     ) -> Result<OwnedFd, EngineError> {
-        let missing = || EngineError::bpf(format!("find {table}"), "missing from the object");
-        let programs: BorrowedFd<'_> = self.jumps.get(table).ok_or_else(missing)?.as_fd();
-        bpf::load_entry(kind, slot, programs)
+        bpf::load_entry(kind, slot, self.need(table)?)
             .map_err(|e| EngineError::os("load an entry program", e))
     }
 
@@ -205,6 +220,11 @@ impl Object {
             self.zero::<Counters>("COUNTERS", index)?;
             self.zero::<Memory>("MEMORY", index)?;
             self.set("CLOCKS", index, Clocks::default())?;
+        }
+        if rule.flags & flag::REJECT != 0 {
+            for table in ["TO_TC_REFUSE_EGRESS", "TO_TC_REFUSE_INGRESS"] {
+                self.need(table)?;
+            }
         }
         self.set("RULES", index, rule)
     }

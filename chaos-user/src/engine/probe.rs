@@ -92,28 +92,34 @@ pub(super) fn in_scratch<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, Eng
 #[must_use]
 pub fn probe_all() -> Vec<Mechanism> {
     let everything: Vec<&str> = TIME.into_iter().chain(PACKETS).collect();
-    let object = Object::load(&[]);
-    let loaded = match &object {
+    let object = loaded();
+    let verified = match &object {
         Ok(object) => Ok(format!("{} programs verified", object.programs().len())),
         Err(error) => Err(EngineError::os(
             chain(error),
             io::Error::from_raw_os_error(error.errno().unwrap_or(libc::ENOSYS)),
         )),
     };
-    let mut found = vec![mechanism("bpf object", &everything, loaded)];
-    let Ok(object) = object else { return found };
-    found.push(mechanism("tc hook", &everything, tc_hook(&object)));
+    let mut found = vec![mechanism("bpf object", &everything, verified)];
+    let Ok(mut object) = object else { return found };
+    found.push(mechanism("tc hook", &everything, tc_hook(&mut object)));
     found.push(mechanism("fq departure times", &TIME, fq()));
-    found.push(mechanism("delay line", &TIME, delay_line(&object)));
+    found.push(mechanism("delay line", &TIME, delay_line(&mut object)));
     found.push(mechanism(
         "cgroup hook",
         &["partition of units, cgroups, processes"],
-        cgroup(&object),
+        cgroup(&mut object, Kind::CgroupEgress),
     ));
     found
 }
 
-fn tc_hook(object: &Object) -> Result<String, EngineError> {
+fn loaded() -> Result<Object, EngineError> {
+    let mut object = Object::load(&[])?;
+    object.load_all()?;
+    Ok(object)
+}
+
+fn tc_hook(object: &mut Object) -> Result<String, EngineError> {
     let entry = object.entry(Kind::TcEgress, 0)?;
     let entry: &OwnedFd = &entry;
     let tried = in_scratch(|| -> io::Result<&str> {
@@ -142,7 +148,7 @@ fn fq() -> Result<String, EngineError> {
         })
 }
 
-fn delay_line(object: &Object) -> Result<String, EngineError> {
+fn delay_line(object: &mut Object) -> Result<String, EngineError> {
     let entry = object.line_entry(0)?;
     let entry: &OwnedFd = &entry;
     in_scratch(|| -> io::Result<()> {
@@ -160,14 +166,14 @@ fn delay_line(object: &Object) -> Result<String, EngineError> {
     .map_err(|e| EngineError::os("make a TAP device (CONFIG_TUN)", e))
 }
 
-fn cgroup(object: &Object) -> Result<String, EngineError> {
+fn cgroup(object: &mut Object, kind: Kind) -> Result<String, EngineError> {
     let missing =
         || EngineError::os("find a cgroup v2 mount", io::Error::from(io::ErrorKind::NotFound));
     let mount = host::cgroup_mount().ok_or_else(missing)?;
     let scratch = ScratchCgroup::new(&mount)?;
-    let entry = object.entry(Kind::CgroupEgress, 0)?;
+    let entry = object.entry(kind, 0)?;
     let directory = File::open(&scratch.0).map_err(|e| EngineError::os("open a cgroup", e))?;
-    bpf::link_cgroup(Kind::CgroupEgress, entry.as_fd(), directory.as_fd())
+    bpf::link_cgroup(kind, entry.as_fd(), directory.as_fd())
         .map(|_link| format!("cgroup_skb on {}", mount.display()))
         .map_err(|e| EngineError::os("attach to a cgroup", e))
 }
@@ -195,11 +201,11 @@ impl Drop for ScratchCgroup {
 /// # Errors
 /// When the object does not load at all.
 pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
-    let object = Object::load(&[])?;
+    let mut object = loaded()?;
     let mut reports = object.programs();
     for (report, (_, _, kind)) in reports.iter_mut().zip(PROGRAMS) {
         let tried = match kind {
-            Some(Kind::TcEgress) => tc_hook(&object),
+            Some(Kind::TcEgress) => tc_hook(&mut object),
             Some(Kind::TcIngress) => {
                 let entry = object.entry(Kind::TcIngress, 0)?;
                 let entry: &OwnedFd = &entry;
@@ -214,8 +220,8 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
                 .map(|()| String::new())
                 .map_err(|e| EngineError::os("attach to a device", e))
             }
-            Some(Kind::CgroupEgress | Kind::CgroupIngress) => cgroup(&object),
-            None if report.name == "line_return" => delay_line(&object),
+            Some(kind @ (Kind::CgroupEgress | Kind::CgroupIngress)) => cgroup(&mut object, kind),
+            None if report.name == "line_return" => delay_line(&mut object),
             None => Ok("reached by a jump from the program before it".to_owned()),
         };
         match tried {
