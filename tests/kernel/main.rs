@@ -4,11 +4,13 @@
 //! ```text
 //! kernel [FILTER] [--tier smoke|full] [--timing loose|exact] [--report FILE|-]
 //! kernel load                  loads and attaches every program, prints what it cost to verify
+//! kernel bench [ROW…] [--report FILE|-]   measures against netem, a plain path, what was declared
 //! kernel as-kfault ARGS…       is kfault
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
 
+mod bench;
 mod cgroup;
 mod coexist;
 mod corrupt;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         },
         "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
+        "bench" => bench::main(args),
         _ => Options::parse(args).and_then(|options| harness::run(&options, all())),
     };
     match done {

@@ -120,11 +120,24 @@ pub fn load_entry(kind: Kind, slot: u32, programs: BorrowedFd<'_>) -> io::Result
         insn(0xb7, 0, 0, 0, kind.pass()),    // r0 = pass
         insn(0x95, 0, 0, 0, 0),              // exit
     ];
+    load(kind, &insns)
+}
+
+/// Loads a program that lets every packet pass and does nothing else: what the others are
+/// compared with.
+///
+/// # Errors
+/// What the kernel says.
+pub fn load_empty(kind: Kind) -> io::Result<OwnedFd> {
+    load(kind, &[insn(0xb7, 0, 0, 0, kind.pass()), insn(0x95, 0, 0, 0, 0)])
+}
+
+fn load(kind: Kind, insns: &[Insn]) -> io::Result<OwnedFd> {
     let mut prog_name = [0; 16];
     prog_name[..ENTRY_NAME.len()].copy_from_slice(ENTRY_NAME.as_bytes());
     let mut attr = ProgLoad {
         prog_type: kind.prog_type(),
-        insn_cnt: insns.len() as u32,
+        insn_cnt: u32::try_from(insns.len()).map_err(io::Error::other)?,
         insns: insns.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
         prog_name,

@@ -1,0 +1,46 @@
+//! How many small packets a fault lets through.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kfault_tests::manifest::Manifest;
+use kfault_tests::net::Net;
+use kfault_tests::stats::quantile;
+
+use super::flood::packets_per_second;
+use super::goal::{Findings, Goal};
+use super::netem::{Medians, Netem};
+use super::under_kfault;
+use crate::faulty::warm_up;
+
+const ROUNDS: usize = 5;
+const TIME: Duration = Duration::from_secs(2);
+
+pub fn run(found: &mut Findings) -> Result<()> {
+    let net = Net::new()?;
+    warm_up(&net)?;
+    let measure = || packets_per_second(&net, TIME);
+    let manifest = Manifest::delay("1ms");
+    let mut plain = Vec::new();
+    Medians::of(
+        ROUNDS,
+        || {
+            plain.push(measure()?);
+            under_kfault(&net, &manifest, measure)
+        },
+        || {
+            let _netem = Netem::add(&net.client.ns, "delay 1ms")?;
+            measure()
+        },
+    )?
+    .tell(found, "UDP packets under 1 ms", "1/s", Goal::Ratio(0.95));
+    // One that the rule does not match pays for the look.
+    let elsewhere = Manifest::loss("50").to(&["192.0.2.0/24"]);
+    let mut beside = Vec::new();
+    for _ in 0..ROUNDS {
+        beside.push(under_kfault(&net, &elsewhere, measure)?);
+    }
+    let peer = ("plain", quantile(&plain, 0.5));
+    found.against("UDP packets, rule elsewhere", "1/s", quantile(&beside, 0.5), peer, Goal::Told);
+    Ok(())
+}
