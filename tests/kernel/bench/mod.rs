@@ -15,7 +15,7 @@ mod memory;
 mod netem;
 mod nothing;
 mod pps;
-mod targets;
+pub mod targets;
 mod throughput;
 mod ticker;
 

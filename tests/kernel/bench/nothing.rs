@@ -43,7 +43,9 @@ pub fn run(found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Facts of the host that came or went.
+/// Facts of the host that came or went. Said, so that a missed goal can be followed up.
 fn changes(before: &Snapshot, after: &Snapshot) -> usize {
-    before.difference(after).lines().count()
+    let difference = before.difference(after);
+    eprint!("{difference}");
+    difference.lines().count()
 }
