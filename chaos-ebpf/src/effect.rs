@@ -87,12 +87,21 @@ fn begin(decision: &mut Decision) -> bool {
     let own = decision.own_stamp;
     decision.now = now;
     decision.departure = if own > now && own - now < SANE_STAMP_NS { own } else { now };
-    decision.spread = 0;
-    decision.copies = 0;
-    decision.held = 0;
-    decision.fate = FATE_PASS;
-    decision.armed = 0;
-    decision.flip = 0;
+    let fields = [
+        (&raw mut decision.spread, 0),
+        (&raw mut decision.copies, 0),
+        (&raw mut decision.held, 0),
+        (&raw mut decision.fate, FATE_PASS),
+        (&raw mut decision.armed, 0),
+        (&raw mut decision.flip, 0),
+    ];
+    let mut i = 0;
+    while i < fields.len() {
+        // SAFETY: fields of a valid structure. Volatile, or the compiler makes one fill of them,
+        // which on this machine is a loop over bytes.
+        unsafe { core::ptr::write_volatile(fields[i].0, fields[i].1) };
+        i += 1;
+    }
     true
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 pub enum Goal {
     /// Ours at most this much.
     AtMost(f64),
-    /// Ours not more than the peer's.
-    NotAbovePeer,
+    /// Ours not more than the peer's, but for this much that nobody could tell apart.
+    NotAbovePeer(f64),
     /// Ours by the peer's at least this much.
     Ratio(f64),
     /// Ours by the peer's between these.
@@ -26,9 +26,12 @@ impl Goal {
         let ratio = peer.map(|peer| ours / peer);
         match self {
             Self::AtMost(most) => Some(ours <= most),
-            Self::NotAbovePeer => peer.map(|peer| ours <= peer),
+            Self::NotAbovePeer(apart) => peer.map(|peer| ours < peer + apart),
             Self::Ratio(least) => ratio.map(|ratio| ratio >= least),
-            Self::Between(least, most) => ratio.map(|ratio| (least..=most).contains(&ratio)),
+            // To two digits, as the bounds are written.
+            Self::Between(least, most) => {
+                ratio.map(|ratio| (least - 0.005..most + 0.005).contains(&ratio))
+            }
             Self::Inside(low, high) => peer.map(|peer| (low..=high).contains(&peer)),
             Self::Told => None,
         }
@@ -37,7 +40,7 @@ impl Goal {
     fn describe(self) -> String {
         match self {
             Self::AtMost(most) => format!("≤ {most}"),
-            Self::NotAbovePeer => "≤ peer".into(),
+            Self::NotAbovePeer(apart) => format!("≤ peer, to {apart}"),
             Self::Ratio(least) => format!("ratio ≥ {least}"),
             Self::Between(least, most) => format!("ratio {least}–{most}"),
             Self::Inside(low, high) => format!("declared in {low:.5}–{high:.5}"),

@@ -17,7 +17,12 @@ use crate::faulty::{on_client, warm_up};
 pub fn run(found: &mut Findings) -> Result<()> {
     let net = Net::new()?;
     warm_up(&net)?;
-    let before = Snapshot::of(&net)?;
+    // The kernel tells a moment later that the new devices have a carrier.
+    let mut before = Snapshot::of(&net)?;
+    wait_for(Duration::from_secs(10), || {
+        std::thread::sleep(Duration::from_secs(2));
+        Snapshot::of(&net).is_ok_and(|now| std::mem::replace(&mut before, now.clone()) == now)
+    });
     let ours = ["kfault", "tc_egress", "tc_ingress", " clsact", "tcx of eth0: [["]
         .into_iter()
         .filter(|word| before.has(&[word]))

@@ -20,20 +20,23 @@ pub fn run(found: &mut Findings) -> Result<()> {
     let net = Net::new()?;
     warm_up(&net)?;
     let measure = || packets_per_second(&net, TIME);
-    let manifest = Manifest::delay("1ms");
     let mut plain = Vec::new();
-    Medians::of(
-        ROUNDS,
-        || {
-            plain.push(measure()?);
-            under_kfault(&net, &manifest, measure)
-        },
-        || {
-            let _netem = Netem::add(&net.client.ns, "delay 1ms")?;
-            measure()
-        },
-    )?
-    .tell(found, "UDP packets under 1 ms", "1/s", Goal::Ratio(0.95));
+    // Up to a millisecond a packet stays with its socket; later it is replaced by a clone.
+    for (latency, goal) in [("1ms", Goal::Ratio(0.95)), ("10ms", Goal::Told)] {
+        let manifest = Manifest::delay(latency);
+        let medians = Medians::of(
+            ROUNDS,
+            || {
+                plain.push(measure()?);
+                under_kfault(&net, &manifest, measure)
+            },
+            || {
+                let _netem = Netem::add(&net.client.ns, &format!("delay {latency}"))?;
+                measure()
+            },
+        )?;
+        medians.tell(found, &format!("UDP packets under {latency}"), "1/s", goal);
+    }
     // One that the rule does not match pays for the look.
     let elsewhere = Manifest::loss("50").to(&["192.0.2.0/24"]);
     let mut beside = Vec::new();
