@@ -43,11 +43,10 @@ pub const fn dice(seed: u64, cpu: u32, ordinal: u64, stream: u64) -> u64 {
 /// is `correlation`. `last` is `None` before the first decision, which is always fresh.
 #[inline(always)]
 pub fn decide(chance: Chance, dice: u64, last: Option<bool>) -> bool {
-    if let Some(last) = last {
-        if chance.correlation == ALWAYS || (dice as u32) < chance.correlation {
+    if let Some(last) = last
+        && (chance.correlation == ALWAYS || (dice as u32) < chance.correlation) {
             return last;
         }
-    }
     hit(chance.share, dice)
 }
 

@@ -58,7 +58,7 @@ fn cgroup(path: &str, level: u32) -> Cgroup {
 }
 
 fn names(address: &str) -> BTreeMap<String, Vec<IpAddr>> {
-    BTreeMap::from([("db.test".to_owned(), vec![address.parse().expect("an address")])])
+    BTreeMap::from([("db.test".to_owned(), address.parse().into_iter().collect())])
 }
 
 /// A plan that uses every action.

@@ -197,7 +197,8 @@ fn write(report: &str, results: &[Result1]) -> Result<()> {
     for result in results {
         rows.entry(result.test.mechanism).or_default().push(result);
     }
-    let mut lines = Vec::new();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
+    let mut lines = vec![json!({"kernel": release.trim()})];
     for (mechanism, results) in rows {
         let (state, why) = row(&results);
         lines.push(json!({"mechanism": mechanism, "state": state, "why": why}));

@@ -212,11 +212,8 @@ impl Kfault {
     pub fn signal(&self, number: i32) -> Result<()> {
         let pid = libc::pid_t::try_from(self.child.id()).context("a process id")?;
         // SAFETY: plain call; the child has not been waited for, so the id is still its own.
-        ensure!(
-            unsafe { libc::kill(pid, number) } == 0,
-            "signal kfault: {}",
-            std::io::Error::last_os_error()
-        );
+        let done = unsafe { libc::kill(pid, number) };
+        ensure!(done == 0, "signal kfault: {}", std::io::Error::last_os_error());
         Ok(())
     }
 

@@ -12,9 +12,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+use crate::clock::wait_for;
 use crate::ns::Ns;
 
 /// The target's device in every namespace of a [`Net`].
@@ -155,6 +157,8 @@ fn connect(router: &Ns, end: &End) -> Result<()> {
         ),
         &format!("addr add {gate4}/24 dev {far}"),
         &format!("addr add {gate6}/64 dev {far} nodad"),
+        // The kernel would make an address of its own some time after the device is up.
+        &format!("link set {far} addrgenmode none"),
         &format!("link set {far} up"),
         &format!("neigh replace {v4} lladdr {theirs} dev {far} nud permanent"),
         &format!("neigh replace {v6} lladdr {theirs} dev {far} nud permanent"),
@@ -162,10 +166,24 @@ fn connect(router: &Ns, end: &End) -> Result<()> {
     end.ns.batch(&[
         &format!("addr add {v4}/24 dev {DEVICE}"),
         &format!("addr add {v6}/64 dev {DEVICE} nodad"),
+        &format!("link set {DEVICE} addrgenmode none"),
         &format!("link set {DEVICE} up"),
         &format!("neigh replace {gate4} lladdr {ours} dev {DEVICE} nud permanent"),
         &format!("neigh replace {gate6} lladdr {ours} dev {DEVICE} nud permanent"),
         &format!("route replace default via {gate4} dev {DEVICE}"),
         &format!("route replace default via {gate6} dev {DEVICE}"),
-    ])
+    ])?;
+    // The kernel tells the state of a link up to a second after it changed.
+    for (ns, device) in [(router, far.as_str()), (&end.ns, DEVICE)] {
+        let is_up = || {
+            ns.output("ip", &["-o", "link", "show", device])
+                .is_ok_and(|line| line.contains(" state UP "))
+        };
+        ensure!(
+            wait_for(Duration::from_secs(10), is_up),
+            "{device} in {} does not come up",
+            ns.name()
+        );
+    }
+    Ok(())
 }

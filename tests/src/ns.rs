@@ -206,8 +206,9 @@ pub fn remove_leftovers() -> Result<()> {
 pub fn leave_the_host() -> Result<()> {
     let flags = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWPID;
     // SAFETY: plain call; no other thread runs yet.
+    let done = unsafe { libc::unshare(flags) };
     ensure!(
-        unsafe { libc::unshare(flags) } == 0,
+        done == 0,
         "make namespaces for the tests (they need root): {}",
         std::io::Error::last_os_error()
     );

@@ -47,7 +47,7 @@ pub fn kernel_tests() -> Result<PathBuf> {
 
 /// A cargo whose programs need no library. The target is named so that build scripts and
 /// procedural macros, which cannot be static, are built without these flags.
-fn static_cargo() -> Command {
+pub fn static_cargo() -> Command {
     let mut cargo = exec::cargo();
     let arch = std::env::consts::ARCH;
     let variable = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUSTFLAGS", arch.to_uppercase());
@@ -58,9 +58,13 @@ fn static_cargo() -> Command {
     cargo
 }
 
+/// What [`static_cargo`] builds for.
+pub fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
 fn artifact(step: &Step, cargo: &mut Command, name: &str) -> Result<PathBuf> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    cargo.args(["--release", "--target", &target]);
+    cargo.args(["--release", "--target", &target()]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let said = exec::quiet(step, cargo)?;
     said.stdout

@@ -4,9 +4,14 @@
 //! can be run again at no cost. One file per command.
 
 mod build;
+mod demo;
 mod exec;
+mod lint;
+mod load;
 mod progress;
 mod setup;
+mod support;
+mod test;
 mod vm;
 
 use std::path::{Path, PathBuf};
@@ -28,8 +33,18 @@ enum Command {
     Setup,
     /// Builds the static program `kfault` and prints its path
     Build,
+    /// Loads and attaches every BPF program and prints what the verifier paid
+    Load(load::Args),
+    /// Tests everything: rules of the house, pure tests, kernel tests here and in the VM matrix
+    Test(test::Args),
     /// Boots one of Debian's kernels with a command or a shell
     Vm(vm::Args),
+    /// Shows one fault on a real HTTP server: measured, plotted, recovered
+    Demo(demo::Args),
+    /// Checks formatting, clippy and the rules of the house
+    Lint,
+    /// Writes what the last test run and the last demo showed into the README
+    Docs,
 }
 
 fn main() -> ExitCode {
@@ -37,6 +52,11 @@ fn main() -> ExitCode {
         Command::Setup => setup::main(),
         Command::Build => build::main(),
         Command::Vm(args) => vm::main(args),
+        Command::Load(args) => load::main(args),
+        Command::Test(args) => test::main(args),
+        Command::Lint => lint::main(),
+        Command::Docs => support::docs(),
+        Command::Demo(args) => demo::main(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -277,11 +277,10 @@ fn wrong_type(path: &str, value: &Value, wanted: &str, findings: &mut Findings) 
         Value::Object(_) => "an object",
     };
     let mut reason = format!("must be {wanted}, is {found}");
-    if wanted == "a text" {
-        if let Value::Bool(_) | Value::Number(_) = value {
+    if wanted == "a text"
+        && let Value::Bool(_) | Value::Number(_) = value {
             reason.push_str(&format!("; put it in quotes: \"{value}\""));
         }
-    }
     findings.invalid(path, value, reason);
 }
 

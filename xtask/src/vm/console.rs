@@ -77,7 +77,7 @@ impl Drop for Running {
 }
 
 /// Boots once and reads the console until the command has ended or a limit is over.
-pub(super) fn boot(mut qemu: Command, limit: Duration, echo: Option<&str>) -> Result<Boot> {
+pub(super) fn boot(mut qemu: Command, limit: Duration, each: &dyn Fn(&str)) -> Result<Boot> {
     let start = Instant::now();
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running =
@@ -129,7 +129,7 @@ pub(super) fn boot(mut qemu: Command, limit: Duration, echo: Option<&str>) -> Re
         } else if let Some(at) = line.find(EXIT) {
             // A line without a newline at its end stands before the marker.
             if at > 0 {
-                boot.keep(&line[..at], echo);
+                boot.keep(&line[..at], each);
             }
             let status = line[at + EXIT.len()..].trim();
             boot.ended = match status.parse() {
@@ -138,16 +138,14 @@ pub(super) fn boot(mut qemu: Command, limit: Duration, echo: Option<&str>) -> Re
             };
             return Ok(boot);
         } else {
-            boot.keep(&line, echo);
+            boot.keep(&line, each);
         }
     }
 }
 
 impl Boot {
-    fn keep(&mut self, line: &str, echo: Option<&str>) {
-        if let Some(prefix) = echo {
-            println!("{prefix}{line}");
-        }
+    fn keep(&mut self, line: &str, each: &dyn Fn(&str)) {
+        each(line);
         self.lines.push(line.to_owned());
     }
 }

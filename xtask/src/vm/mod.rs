@@ -23,7 +23,7 @@ use console::Ended;
 pub const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.x"];
 
 /// One command to run in one machine.
-pub struct Job {
+pub struct Job<'a> {
     /// One of [`KERNELS`].
     pub kernel: String,
     /// Programs of the host and the names they get in the guest's `/bin`.
@@ -34,8 +34,8 @@ pub struct Job {
     pub icount: bool,
     /// How long the command may take, counted from the guest's first process.
     pub limit: Duration,
-    /// Print the lines as they come.
-    pub echo: bool,
+    /// Hears the lines as they come.
+    pub each: &'a (dyn Fn(&str) + Sync),
 }
 
 /// What came of a job.
@@ -89,7 +89,8 @@ pub fn main(args: Args) -> Result<()> {
         words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
     };
     let limit = Duration::from_secs(args.limit);
-    let job = Job { kernel: args.kernel, files, command, icount: args.icount, limit, echo: true };
+    let each = &|line: &str| println!("{line}");
+    let job = Job { kernel: args.kernel, files, command, icount: args.icount, limit, each };
     let outcome = run(&job)?;
     eprintln!(
         "vm: kernel {}, first process after {:.1} s, command after {:.1} s, {} boot(s), exit status {}",
@@ -107,13 +108,12 @@ pub fn main(args: Args) -> Result<()> {
 
 /// Runs a job. Boots a second time when the machine hangs or crashes, which emulation does now
 /// and then; a second time is an error.
-pub fn run(job: &Job) -> Result<Outcome> {
+pub fn run(job: &Job<'_>) -> Result<Outcome> {
     let machine = Machine::prepare(&job.kernel, &job.files, &job.command, "")?;
-    let echo = job.echo.then_some("");
     let mut boots = 0;
     loop {
         boots += 1;
-        let boot = console::boot(machine.qemu(job.icount), job.limit, echo)?;
+        let boot = console::boot(machine.qemu(job.icount), job.limit, job.each)?;
         match boot.ended {
             Ended::Status(status) => {
                 return Ok(Outcome {

@@ -1,0 +1,46 @@
+//! `lint`: formatting, clippy, and the rules of the house that no compiler knows.
+
+mod house;
+mod source;
+
+use anyhow::{Result, bail};
+
+use crate::exec;
+use crate::progress::step;
+use crate::setup::{self, Group};
+
+/// The command.
+pub fn main() -> Result<()> {
+    setup::need(&[Group::Build, Group::Lint])?;
+    check()
+}
+
+/// Everything that it checks; all of it runs, whatever the first finding.
+pub fn check() -> Result<()> {
+    let mut errors = Vec::new();
+    for result in [formatting(), house(), clippy()] {
+        errors.extend(result.err().map(|error| format!("{error:#}")));
+    }
+    if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }
+}
+
+fn formatting() -> Result<()> {
+    step("formatting", |step| {
+        exec::quiet(step, exec::cargo().args(["fmt", "--all", "--check"])).map(|_| ())
+    })
+}
+
+fn clippy() -> Result<()> {
+    step("clippy", |step| {
+        let mut cargo = exec::cargo();
+        cargo.args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+        exec::quiet(step, &mut cargo).map(|_| ())
+    })
+}
+
+fn house() -> Result<()> {
+    step("rules of the house", |_| {
+        let findings = house::findings(&source::Tree::read(&crate::root())?)?;
+        if findings.is_empty() { Ok(()) } else { bail!("{}", findings.join("\n")) }
+    })
+}

@@ -1,0 +1,239 @@
+//! The support table: mechanism × kernel, made from what the kernel tests report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const MARK: &str = "##kfault-report ";
+const BEGIN: &str = "<!-- support:begin -->";
+const END: &str = "<!-- support:end -->";
+
+/// What one mechanism came to on one kernel.
+#[derive(Serialize, Deserialize)]
+struct Cell {
+    works: bool,
+    /// The way packets were held, or why it does not work.
+    why: String,
+}
+
+/// One kernel.
+#[derive(Serialize, Deserialize)]
+pub struct Column {
+    pub kernel: String,
+    /// `6.12.107+deb13-cloud-amd64`
+    release: String,
+    cells: BTreeMap<String, Cell>,
+    /// Tests that were skipped, and the proof that this kernel cannot.
+    skips: BTreeMap<String, String>,
+    /// Tests that failed.
+    #[serde(skip)]
+    pub failed: Vec<String>,
+    /// For the line that ends the step.
+    #[serde(skip)]
+    pub summary: String,
+}
+
+impl Column {
+    /// Reads what the kernel tests printed.
+    pub fn read(kernel: &str, lines: &[String], is_ok: bool) -> Self {
+        let mut column = Self::broken(kernel, "");
+        column.failed.clear();
+        for line in lines {
+            if let Some(at) = line.find(MARK)
+                && let Ok(row) = serde_json::from_str::<Value>(&line[at + MARK.len()..])
+            {
+                column.take(&row);
+            } else if let Some(test) = line.strip_prefix("test ")
+                && line.ends_with("FAILED")
+            {
+                column.failed.extend(test.split_whitespace().next().map(str::to_owned));
+            } else if line.contains(" passed, ") && line.contains(" skipped with proof") {
+                column.summary.clone_from(line);
+            }
+        }
+        if !is_ok && column.failed.is_empty() {
+            column.failed.push("ended without a result".to_owned());
+            column.summary =
+                lines.iter().rev().take(5).rev().cloned().collect::<Vec<_>>().join("; ");
+        }
+        column
+    }
+
+    /// A kernel whose tests gave no result.
+    pub fn broken(kernel: &str, why: &str) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            release: String::new(),
+            cells: BTreeMap::new(),
+            skips: BTreeMap::new(),
+            failed: vec![why.to_owned()],
+            summary: why.to_owned(),
+        }
+    }
+
+    fn take(&mut self, row: &Value) {
+        let text = |key: &str| row[key].as_str().map(str::to_owned);
+        let why = text("why").unwrap_or_default();
+        if let Some(mechanism) = text("mechanism") {
+            let works = row["state"] == "works";
+            self.cells.insert(mechanism, Cell { works, why });
+        } else if let Some(test) = text("skip") {
+            self.skips.insert(test, why);
+        } else if let Some(release) = text("kernel") {
+            self.release = release;
+        }
+    }
+}
+
+/// All kernels of a run.
+#[derive(Serialize, Deserialize)]
+pub struct Support {
+    pub columns: Vec<Column>,
+}
+
+impl Support {
+    /// The table as Markdown, which people can read too.
+    pub fn table(&self) -> String {
+        let mechanisms: BTreeSet<&String> =
+            self.columns.iter().flat_map(|column| column.cells.keys()).collect();
+        let mut rows = vec![
+            std::iter::once("mechanism".to_owned())
+                .chain(self.columns.iter().map(|column| match column.kernel.as_str() {
+                    "native" => format!("this machine's ({})", column.release),
+                    kernel => kernel.to_owned(),
+                }))
+                .collect::<Vec<_>>(),
+        ];
+        let mut reasons: Vec<String> = Vec::new();
+        for mechanism in mechanisms {
+            let mut row = vec![mechanism.clone()];
+            for column in &self.columns {
+                row.push(match column.cells.get(mechanism) {
+                    None => "not tested".to_owned(),
+                    Some(Cell { works: true, why }) if why.is_empty() => "works".to_owned(),
+                    Some(Cell { works: true, why }) => format!("works ({why})"),
+                    Some(Cell { works: false, why }) => {
+                        let at = reasons.iter().position(|reason| reason == why);
+                        let at = at.unwrap_or_else(|| {
+                            reasons.push(why.clone());
+                            reasons.len() - 1
+                        });
+                        format!("missing [{}]", at + 1)
+                    }
+                });
+            }
+            rows.push(row);
+        }
+        let columns = rows[0].len();
+        let widths: Vec<usize> = (0..columns)
+            .map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0))
+            .collect();
+        let line = |cells: Vec<String>| {
+            let cells: Vec<String> =
+                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let rule = line(widths.iter().map(|width| "-".repeat(*width)).collect());
+        let mut text = String::new();
+        for (number, row) in rows.into_iter().enumerate() {
+            text.push_str(&line(row));
+            if number == 0 {
+                text.push_str(&rule);
+            }
+        }
+        for (number, reason) in reasons.iter().enumerate() {
+            text.push_str(&format!("\n[{}] {}\n", number + 1, reason.trim()));
+        }
+        text
+    }
+
+    /// Every skip with its proof.
+    pub fn skips(&self) -> String {
+        let mut text = String::new();
+        for column in &self.columns {
+            for (test, why) in &column.skips {
+                text.push_str(&format!("skipped on {}: {test}: {why}\n", column.kernel));
+            }
+        }
+        text
+    }
+
+    /// Keeps the table for `docs`.
+    pub fn save(&self) -> Result<()> {
+        fs::write(file(), serde_json::to_string_pretty(self)?).context("keep the support table")
+    }
+
+    /// The table of the last whole run.
+    pub fn last() -> Result<Self> {
+        let text = fs::read_to_string(file())
+            .context("no support table yet: run `cargo xtask test` first")?;
+        serde_json::from_str(&text).context("read the support table")
+    }
+}
+
+fn file() -> PathBuf {
+    crate::target_dir().join("support.json")
+}
+
+/// `docs`: writes the support table of the last test run into the README.
+pub fn docs() -> Result<()> {
+    let readme = crate::root().join("README.md");
+    let text = fs::read_to_string(&readme).context("read README.md")?;
+    let Some((head, rest)) = text.split_once(BEGIN) else { bail!("README.md has no {BEGIN}") };
+    let Some((_, tail)) = rest.split_once(END) else { bail!("README.md has no {END}") };
+    let support = Support::last()?;
+    let kernels: Vec<String> = support
+        .columns
+        .iter()
+        .filter(|column| column.kernel != "native" && !column.release.is_empty())
+        .map(|column| format!("{} is `{}`", column.kernel, column.release))
+        .collect();
+    let table = support.table();
+    let new = format!(
+        "{head}{BEGIN}\n{table}\nKernels of this run: {}.\n{END}{tail}",
+        kernels.join(", ")
+    );
+    if new == text {
+        println!("README.md is as the last test run says");
+    } else {
+        fs::write(&readme, new).context("write README.md")?;
+        println!("README.md: support table written");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_report_becomes_a_column() {
+        let said = lines(
+            "test delay::holds ... ok\ntest loss::is_silent   ... FAILED\n\
+             1 passed, 1 failed, 0 skipped with proof\n\
+             ##kfault-report {\"kernel\":\"6.1.0\"}\n\
+             ##kfault-report {\"mechanism\":\"delay\",\"state\":\"works\",\"why\":\"fq\"}\n\
+             ##kfault-report {\"mechanism\":\"loss\",\"state\":\"missing\",\"why\":\"is_silent failed\"}",
+        );
+        let column = Column::read("6.1", &said, false);
+        assert_eq!(column.failed, ["loss::is_silent"]);
+        assert_eq!(column.summary, "1 passed, 1 failed, 0 skipped with proof");
+        let table = Support { columns: vec![column] }.table();
+        assert!(table.contains("| delay     | works (fq)"), "{table}");
+        assert!(table.contains("missing [1]") && table.contains("[1] is_silent failed"), "{table}");
+    }
+
+    #[test]
+    fn a_run_that_died_has_failed() {
+        let column = Column::read("7.x", &lines("test delay::holds ... "), false);
+        assert_eq!(column.failed, ["ended without a result"]);
+    }
+}
