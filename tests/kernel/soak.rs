@@ -46,7 +46,7 @@ pub fn main(args: &[OsString]) -> Result<ExitCode> {
     println!("soak: {minutes} minutes, seed {seed}");
     let net = Net::new()?;
     warm_up(&net)?;
-    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Sink)?;
+    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Discard)?;
     let phase = Duration::from_secs_f64((minutes * 60.0 / 10.0).clamp(3.0, 15.0));
     let alone = Paid::measure(&net, &server, phase)?;
     let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);

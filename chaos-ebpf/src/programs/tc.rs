@@ -139,6 +139,10 @@ fn carry_out(
         protocol != TCP && decision.spread == 0 && decision.departure - decision.now <= SHORT_NS;
     let orphan = decision.held != 0 && slot.flags & flag::ORPHAN != 0 && !kept;
     let clones = decision.copies + orphan as u32;
+    if clones == 0 {
+        stamp(skb, decision);
+        return TC_ACT_UNSPEC;
+    }
     decision.armed = 1;
     mark(skb, CLONE);
     let mut made = 0;

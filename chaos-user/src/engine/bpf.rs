@@ -246,6 +246,24 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Resu
     Ok(Ran { verdict: attr.retval, packet: out, nanos: attr.duration })
 }
 
+/// Lifts the limit on open files as far as it goes: every hook point is a program and a link, and
+/// a thousand targets are more than the 1024 that a shell gives.
+pub fn lift_file_limit() {
+    const WANTED: libc::rlim_t = 1 << 16;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain calls with valid pointers. A refusal shows when files are opened.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < WANTED {
+            let most = limit.rlim_max.max(WANTED);
+            let higher = libc::rlimit { rlim_cur: most, rlim_max: most };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const higher) != 0 {
+                limit.rlim_cur = limit.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
+        }
+    }
+}
+
 /// Lifts the memory-lock limit, which kernels before 5.11 charge maps to.
 pub fn lift_memory_lock() {
     let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };

@@ -83,6 +83,7 @@ impl Object {
     /// With the verifier's last words when a program is refused.
     pub fn load(limits: &[(String, u32)]) -> Result<Self, EngineError> {
         bpf::lift_memory_lock();
+        bpf::lift_file_limit();
         let mut loader = EbpfLoader::new();
         // Nothing in the object needs the kernel's types, which would cost memory.
         loader.btf(None);

@@ -26,7 +26,7 @@ const RATES: [(f64, &str, f64); 4] =
 pub fn run(found: &mut Findings) -> Result<()> {
     let net = Net::new()?;
     warm_up(&net)?;
-    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Sink)?;
+    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Discard)?;
     let plain_tcp = tcp(&net, &server, 3.0)?;
     let plain_udp = mbit_per_second(&net, 20_000.0, Duration::from_secs(2))?;
     for (mbit, word, seconds) in RATES {

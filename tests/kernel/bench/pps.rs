@@ -35,7 +35,12 @@ pub fn run(found: &mut Findings) -> Result<()> {
                 measure()
             },
         )?;
-        medians.tell(found, &format!("UDP packets under {latency}"), "1/s", goal);
+        medians.tell(
+            found,
+            &format!("UDP packets under {}", latency.replace("ms", " ms")),
+            "1/s",
+            goal,
+        );
     }
     // One that the rule does not match pays for the look.
     let elsewhere = Manifest::loss("50").to(&["192.0.2.0/24"]);

@@ -18,7 +18,7 @@ const SKIP: Duration = Duration::from_secs(2);
 
 pub fn run(found: &mut Findings) -> Result<()> {
     let net = Net::new()?;
-    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Sink)?;
+    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Discard)?;
     let measure = || {
         let (bytes, _) = throughput(&net.client.ns, &server, TIME, SKIP)?;
         Ok(bytes * 8.0 / 1e6)
