@@ -87,12 +87,21 @@ fn begin(decision: &mut Decision) -> bool {
     let own = decision.own_stamp;
     decision.now = now;
     decision.departure = if own > now && own - now < SANE_STAMP_NS { own } else { now };
-    decision.spread = 0;
-    decision.copies = 0;
-    decision.held = 0;
-    decision.fate = FATE_PASS;
-    decision.armed = 0;
-    decision.flip = 0;
+    let fields = [
+        (&raw mut decision.spread, 0),
+        (&raw mut decision.copies, 0),
+        (&raw mut decision.held, 0),
+        (&raw mut decision.fate, FATE_PASS),
+        (&raw mut decision.armed, 0),
+        (&raw mut decision.flip, 0),
+    ];
+    let mut i = 0;
+    while i < fields.len() {
+        // SAFETY: fields of a valid structure. Volatile, or the compiler makes one fill of them,
+        // which on this machine is a loop over bytes.
+        unsafe { core::ptr::write_volatile(fields[i].0, fields[i].1) };
+        i += 1;
+    }
     true
 }
 
@@ -215,18 +224,20 @@ fn time(
     }
     if rule.token_rate != 0 {
         let cost = bytes * 1_000_000_000 / rule.token_rate;
+        let over = beyond(cost, rule.burst_ns);
         let mut at = conforming(clocks.token_ns, leave, cost, rule.burst_ns);
-        let peak_cost =
-            if rule.peak_rate != 0 { bytes * 1_000_000_000 / rule.peak_rate } else { 0 };
+        let (mut peak_cost, mut peak_over) = (0, 0);
         if rule.peak_rate != 0 {
+            peak_cost = bytes * 1_000_000_000 / rule.peak_rate;
+            peak_over = beyond(peak_cost, rule.peak_burst_ns);
             let peak = conforming(clocks.peak_ns, leave, peak_cost, rule.peak_burst_ns);
             at = if peak > at { peak } else { at };
         }
-        if at - leave > rule.queue_ns {
+        if at - over > leave + rule.queue_ns {
             return overlimit(counters, decision);
         }
-        clocks.token_ns = cost + if clocks.token_ns > at { clocks.token_ns } else { at };
-        clocks.peak_ns = peak_cost + if clocks.peak_ns > at { clocks.peak_ns } else { at };
+        clocks.token_ns = charged(clocks.token_ns, at - over, cost);
+        clocks.peak_ns = charged(clocks.peak_ns, at - peak_over, peak_cost);
         leave = at;
     }
     if leave > start {
@@ -266,11 +277,25 @@ fn spread(roll: &Roll) -> u32 {
 }
 
 /// Earliest time at which a bucket of depth `burst` admits a packet of `cost` (both in time
-/// units); the generic cell rate algorithm in its virtual scheduling form (ITU-T I.371).
+/// units); the generic cell rate algorithm in its virtual scheduling form (ITU-T I.371). One that
+/// is larger than the bucket, as segmentation offload makes them, leaves when its last byte may.
 #[inline(always)]
 fn conforming(theoretical: u64, at: u64, cost: u64, burst: u64) -> u64 {
-    let due = theoretical + cost;
+    let due = cost + if theoretical > at { theoretical } else { at };
     if due > at + burst { due - burst } else { at }
+}
+
+/// What does not fit the bucket: the packet waits for it, and the bucket must not be charged for
+/// that wait again.
+#[inline(always)]
+fn beyond(cost: u64, burst: u64) -> u64 {
+    if cost > burst { cost - burst } else { 0 }
+}
+
+/// The bucket's next theoretical time after a packet that began to leave at `start`.
+#[inline(always)]
+fn charged(theoretical: u64, start: u64, cost: u64) -> u64 {
+    cost + if theoretical > start { theoretical } else { start }
 }
 
 #[inline(always)]

@@ -1,5 +1,7 @@
 //! The packet as the stable helpers show it. No offset of a kernel structure is used.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes_relative;
 use chaos_abi::limit::EXTENSION_HEADERS;
@@ -64,21 +66,26 @@ pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]>
 /// as headers nearly always are: a helper call costs more than the rest of the matching.
 #[inline(always)]
 fn head<const N: usize, const M: usize>(skb: *mut __sk_buff, link: u32) -> Option<[u32; N]> {
-    let mut words = [0u32; N];
     // SAFETY: the context is valid.
     let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
     let start = data + (link & 15) as usize;
     if start + N * 4 <= end {
+        // Not zeroed first: that is a loop over bytes, and costs more than the reading.
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        let at = words.as_mut_ptr().cast::<u32>();
         let mut i = 0;
         while i < N {
             // SAFETY: inside the packet, see the comparison; the verifier checks it again. The
             // machine is BPF, where a word may lie anywhere in a packet on every architecture
-            // with efficient unaligned access; `read_unaligned` would read byte by byte.
-            words[i] = unsafe { core::ptr::read_volatile((start + i * 4) as *const u32) };
+            // with efficient unaligned access; `read_unaligned` would read byte by byte. The
+            // array has N words.
+            unsafe { at.add(i).write(core::ptr::read_volatile((start + i * 4) as *const u32)) };
             i += 1;
         }
-        return Some(words);
+        // SAFETY: all N words have been written.
+        return Some(unsafe { words.assume_init() });
     }
+    let mut words = [0u32; N];
     let at = words.as_mut_ptr().cast();
     // SAFETY: the buffer is N words long and M is at most N.
     let failed = unsafe {

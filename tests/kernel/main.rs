@@ -4,11 +4,14 @@
 //! ```text
 //! kernel [FILTER] [--tier smoke|full] [--timing loose|exact] [--report FILE|-]
 //! kernel load                  loads and attaches every program, prints what it cost to verify
+//! kernel bench [ROW…] [--report FILE|-]   measures against netem, a plain path, what was declared
+//! kernel soak --minutes N [--seed N]   injects and recovers at random and looks for leaks
 //! kernel as-kfault ARGS…       is kfault
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
 
+mod bench;
 mod cgroup;
 mod coexist;
 mod corrupt;
@@ -26,6 +29,7 @@ mod partition;
 mod peers;
 mod rate;
 mod refusal;
+mod soak;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -51,6 +55,8 @@ fn main() -> ExitCode {
         },
         "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
+        "bench" => bench::main(args),
+        "soak" => soak::main(&args),
         _ => Options::parse(args).and_then(|options| harness::run(&options, all())),
     };
     match done {

@@ -120,11 +120,24 @@ pub fn load_entry(kind: Kind, slot: u32, programs: BorrowedFd<'_>) -> io::Result
         insn(0xb7, 0, 0, 0, kind.pass()),    // r0 = pass
         insn(0x95, 0, 0, 0, 0),              // exit
     ];
+    load(kind, &insns)
+}
+
+/// Loads a program that lets every packet pass and does nothing else: what the others are
+/// compared with.
+///
+/// # Errors
+/// What the kernel says.
+pub fn load_empty(kind: Kind) -> io::Result<OwnedFd> {
+    load(kind, &[insn(0xb7, 0, 0, 0, kind.pass()), insn(0x95, 0, 0, 0, 0)])
+}
+
+fn load(kind: Kind, insns: &[Insn]) -> io::Result<OwnedFd> {
     let mut prog_name = [0; 16];
     prog_name[..ENTRY_NAME.len()].copy_from_slice(ENTRY_NAME.as_bytes());
     let mut attr = ProgLoad {
         prog_type: kind.prog_type(),
-        insn_cnt: insns.len() as u32,
+        insn_cnt: u32::try_from(insns.len()).map_err(io::Error::other)?,
         insns: insns.as_ptr() as u64,
         license: c"Dual MIT/GPL".as_ptr() as u64,
         prog_name,
@@ -231,6 +244,24 @@ pub fn test_run(program: BorrowedFd<'_>, packet: &[u8], repeat: u32) -> io::Resu
     bpf(BPF_PROG_TEST_RUN, &mut attr)?;
     out.truncate(attr.data_size_out as usize);
     Ok(Ran { verdict: attr.retval, packet: out, nanos: attr.duration })
+}
+
+/// Lifts the limit on open files as far as it goes: every hook point is a program and a link, and
+/// a thousand targets are more than the 1024 that a shell gives.
+pub fn lift_file_limit() {
+    const WANTED: libc::rlim_t = 1 << 16;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain calls with valid pointers. A refusal shows when files are opened.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && limit.rlim_cur < WANTED {
+            let most = limit.rlim_max.max(WANTED);
+            let higher = libc::rlimit { rlim_cur: most, rlim_max: most };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const higher) != 0 {
+                limit.rlim_cur = limit.rlim_max;
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            }
+        }
+    }
 }
 
 /// Lifts the memory-lock limit, which kernels before 5.11 charge maps to.

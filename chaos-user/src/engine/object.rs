@@ -84,6 +84,7 @@ impl Object {
     /// What the kernel says.
     pub fn load(limits: &[(String, u32)]) -> Result<Self, EngineError> {
         bpf::lift_memory_lock();
+        bpf::lift_file_limit();
         let mut loader = EbpfLoader::new();
         // Nothing in the object needs the kernel's types, which would cost memory.
         loader.btf(None);
