@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod clock;
+pub mod firewall;
 pub mod kfault;
 pub mod manifest;
 pub mod net;

@@ -15,13 +15,27 @@ use super::packages::Kernel;
 const INIT: &str = include_str!("init.sh");
 
 /// The host's programs that tests use; busybox has the rest.
-const PROGRAMS: [&str; 12] = [
-    "bash", "ip", "tc", "iperf3", "ping", "nginx", "curl", "ethtool", "bpftool", "timeout",
-    "setpriv", "ss",
+const PROGRAMS: [&str; 16] = [
+    "bash",
+    "ip",
+    "tc",
+    "iperf3",
+    "ping",
+    "nginx",
+    "curl",
+    "ethtool",
+    "bpftool",
+    "timeout",
+    "setpriv",
+    "ss",
+    "iptables",
+    "iptables-save",
+    "ip6tables-save",
+    "ip6tables",
 ];
 
 /// What the engine and the tests need. Absent or built-in ones are skipped: the kernels differ.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "veth",
     "ifb",
     "sch_fq",
@@ -44,6 +58,7 @@ const MODULES: [&str; 23] = [
     "ip6_tables",
     "xt_tcpudp",
     "nf_tables",
+    "nft_compat",
     "netkit",
 ];
 
@@ -180,7 +195,8 @@ fn userland(archive: &mut Archive, busybox: &Path, programs: &[(&str, PathBuf)])
             archive.link(&path, "busybox");
         }
     }
-    for tree in ["/usr/lib/tc", "/etc/iproute2", "/usr/share/iproute2"] {
+    let xtables = "/usr/lib/x86_64-linux-gnu/xtables";
+    for tree in ["/usr/lib/tc", "/etc/iproute2", "/usr/share/iproute2", xtables] {
         if Path::new(tree).is_dir() {
             archive.tree(Path::new(tree))?;
         }
