@@ -28,7 +28,10 @@ fn interval_of(hits: f64, n: f64) -> (f64, f64) {
         let width = Z * ((share * (1.0 - share) + z2 / (4.0 * n)) / n).sqrt();
         (middle + sign * width) / (1.0 + z2 / n)
     };
-    (bound((hits - 0.5).max(0.0), -1.0).max(0.0), bound((hits + 0.5).min(n), 1.0).min(1.0))
+    // Rounding must not exclude what is certain.
+    let low = if hits < 0.5 { 0.0 } else { bound(hits - 0.5, -1.0).max(0.0) };
+    let high = if hits > n - 0.5 { 1.0 } else { bound(hits + 0.5, 1.0).min(1.0) };
+    (low, high)
 }
 
 /// [`is_likely`] for decisions with memory: `n` of them say as much as
