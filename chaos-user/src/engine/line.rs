@@ -55,31 +55,37 @@ pub struct Line {
     pub stats: Arc<LineStats>,
 }
 
+/// Fields are dropped in this order: the thread must find the sender gone when it is woken for
+/// the last time, or it waits for ever.
 struct Control {
     sender: Mutex<Sender<Message>>,
-    wake: OwnedFd,
+    wake: Wake,
 }
+
+/// An event that the thread waits for; dropping it is the last one.
+struct Wake(OwnedFd);
 
 impl Control {
     fn send(&self, message: Message) {
         if let Ok(sender) = self.sender.lock() {
             let _ = sender.send(message);
         }
-        wake(&self.wake);
+        self.wake.now();
     }
 }
 
-impl Drop for Control {
-    /// Wakes the thread, which finds nobody left and ends.
+impl Wake {
+    fn now(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight bytes into an eventfd.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+impl Drop for Wake {
     fn drop(&mut self) {
-        wake(&self.wake);
+        self.now();
     }
-}
-
-fn wake(event: &OwnedFd) {
-    let one = 1u64.to_ne_bytes();
-    // SAFETY: eight bytes into an eventfd.
-    unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
 impl Drop for Line {
@@ -106,7 +112,7 @@ impl Lines {
         )?;
         let (sender, receiver) = channel();
         let worker = Worker::new(receiver, wake.try_clone()?)?;
-        let control = Arc::new(Control { sender: Mutex::new(sender), wake });
+        let control = Arc::new(Control { sender: Mutex::new(sender), wake: Wake(wake) });
         std::thread::Builder::new()
             .name("kfault-line".into())
             .stack_size(512 * 1024)
