@@ -149,7 +149,8 @@ fn ends(experiment: &Experiment) -> Vec<(&'static str, String)> {
 
 /// How the command ends: refused when anything is, unable when something is right but not
 /// supported by this version.
-fn exit(explained: &[Explained]) -> Exit {
+#[must_use]
+pub fn exit(explained: &[Explained]) -> Exit {
     let mut errors = explained.iter().flat_map(|one| &one.errors).peekable();
     if errors.peek().is_none() {
         Exit::Done
