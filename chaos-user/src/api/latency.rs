@@ -19,17 +19,30 @@ pub struct Latency {
 pub enum LatencyError {
     /// Not even a duration.
     #[error(transparent)]
-    Duration(#[from] DurationError),
+    Duration(DurationError),
+    /// A unit that does not exist here. Units are lower case.
+    #[error("unknown unit \"{0}\" (allowed: ns, us, ms, s, m, h)")]
+    Unit(String),
     /// A duration, but with a sign, several units, a `µ`, or a bare 0.
     #[error("one number without a sign and one unit of ns, us, ms, s, m, h are allowed here")]
     Form,
+}
+
+impl LatencyError {
+    /// The duration's complaint, with the units that are allowed here.
+    fn of(error: DurationError) -> Self {
+        match error {
+            DurationError::Unit(unit) => Self::Unit(unit),
+            error => Self::Duration(error),
+        }
+    }
 }
 
 impl FromStr for Latency {
     type Err = LatencyError;
 
     fn from_str(text: &str) -> Result<Self, LatencyError> {
-        let nanos = text.parse::<GoDuration>()?.nanos;
+        let nanos = text.parse::<GoDuration>().map_err(LatencyError::of)?.nanos;
         if !has_form(text) {
             return Err(LatencyError::Form);
         }
