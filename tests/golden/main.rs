@@ -1,2 +1,165 @@
-//! Filled by its own change.
-fn main() {}
+//! What `kfault explain --output json` says, whole, as text.
+//!
+//! Every manifest of `deploy/examples` and `tests/golden/cases` has a file in
+//! `tests/golden/expected`. `KFAULT_BLESS=1 cargo test -p kfault-tests --test golden` writes them
+//! anew; read the difference before it is committed.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use chaos_user::cli::explain::{exit, explain};
+use chaos_user::fault::{load, parse};
+
+const BLESS: &str = "KFAULT_BLESS";
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Manifests of a folder of the repository, sorted: the path in the repository and the text.
+fn manifests(folder: &str) -> Vec<(String, String)> {
+    let mut all: Vec<_> = fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".yaml"))
+        .map(|name| format!("{folder}/{name}"))
+        .map(|path| (path.clone(), fs::read_to_string(root().join(&path)).unwrap()))
+        .collect();
+    all.sort();
+    assert!(!all.is_empty(), "{folder} holds no manifest");
+    all
+}
+
+/// The golden's text: the exit code, then one pretty-printed object per document.
+fn golden(input: &(String, String)) -> String {
+    let all = explain(std::slice::from_ref(input));
+    let mut out = format!("exit {}\n", exit(&all).code());
+    for one in &all {
+        out.push_str(&serde_json::to_string_pretty(one).unwrap());
+        out.push('\n');
+    }
+    out
+}
+
+/// File of the golden of a manifest.
+fn expected(path: &str) -> PathBuf {
+    let stem = Path::new(path).file_stem().unwrap().to_str().unwrap();
+    root().join("tests/golden/expected").join(format!("{stem}.txt"))
+}
+
+/// Lines that differ, each with its number in its own text; what both end with is cut off.
+fn difference(want: &str, got: &str) -> String {
+    let (want, got): (Vec<_>, Vec<_>) = (want.lines().collect(), got.lines().collect());
+    let front = want.iter().zip(&got).take_while(|(a, b)| a == b).count();
+    let tail = want[front..]
+        .iter()
+        .rev()
+        .zip(got[front..].iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let lines = |sign: char, all: &[&str]| {
+        let middle = all.iter().enumerate().take(all.len() - tail).skip(front);
+        middle.map(|(i, line)| format!("{sign}{:>4} {line}\n", i + 1)).collect::<String>()
+    };
+    lines('-', &want) + &lines('+', &got)
+}
+
+fn compare(folder: &str) {
+    let bless = std::env::var_os(BLESS).is_some_and(|value| value == "1");
+    let mut drift = String::new();
+    for input in manifests(folder) {
+        let (file, got) = (expected(&input.0), golden(&input));
+        let want = fs::read_to_string(&file).unwrap_or_default();
+        if want == got {
+            continue;
+        }
+        if bless {
+            fs::write(&file, &got).unwrap();
+            continue;
+        }
+        drift.push_str(&format!("{} ({}):\n", input.0, file.display()));
+        drift.push_str(&difference(&want, &got));
+    }
+    assert!(
+        drift.is_empty(),
+        "the plans differ from the goldens (- expected, + now):\n{drift}\nIf this is meant: \
+         {BLESS}=1 cargo test -p kfault-tests --test golden"
+    );
+}
+
+#[test]
+fn every_example_is_explained_as_its_golden_says() {
+    compare("deploy/examples");
+}
+
+#[test]
+fn every_case_is_explained_as_its_golden_says() {
+    compare("tests/golden/cases");
+}
+
+#[test]
+fn every_example_is_accepted_without_a_warning() {
+    for input in manifests("deploy/examples") {
+        for one in explain(std::slice::from_ref(&input)) {
+            assert!(one.accepted, "{}: {:?}", input.0, one.errors);
+            assert!(one.warnings.is_empty(), "{}: {:?}", input.0, one.warnings);
+            assert!(one.plan.is_some_and(|plan| !plan.rules.is_empty()), "{}", input.0);
+        }
+    }
+}
+
+#[test]
+fn every_example_says_how_to_run_it() {
+    for (path, text) in manifests("deploy/examples") {
+        let comment: Vec<_> = text.lines().take_while(|line| line.starts_with('#')).collect();
+        assert!((1..=3).contains(&comment.len()), "{path}: {} lines of comment", comment.len());
+        let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
+        let run = format!("kfault run {name} --target ");
+        assert!(comment.iter().any(|line| line.contains(&run)), "{path}: no \"{run}\"");
+    }
+}
+
+/// The defaulted object means what the manifest means.
+#[test]
+fn what_is_explained_reads_back_to_the_same_plan_without_a_warning_more() {
+    for input in manifests("deploy/examples").into_iter().chain(manifests("tests/golden/cases")) {
+        for one in explain(std::slice::from_ref(&input)) {
+            let (Some(object), Some(plan)) = (one.object, one.plan) else { continue };
+            let again = explain(&[(input.0.clone(), object.to_string())]);
+            assert_eq!(again[0].object.as_ref(), Some(&object), "{}", input.0);
+            assert_eq!(again[0].plan.as_ref(), Some(&plan), "{}", input.0);
+            assert!(again[0].warnings.len() <= one.warnings.len(), "{}: {:?}", input.0, again[0]);
+        }
+    }
+}
+
+/// Every refusal names file, document and field.
+#[test]
+fn every_refusal_names_its_place() {
+    for input in manifests("tests/golden/cases") {
+        for one in parse(std::slice::from_ref(&input)) {
+            for error in &one.errors {
+                let text = error.to_string();
+                let place = format!("{}, document {}", input.0, one.place.index);
+                assert!(text.contains(&place), "{text} does not name {place}");
+            }
+        }
+        if let Err(refusal) = load(std::slice::from_ref(&input)) {
+            assert!(matches!(refusal.exit_code(), 2 | 3), "{}", input.0);
+        }
+    }
+}
+
+#[test]
+fn no_golden_is_left_over() {
+    let folders = ["deploy/examples", "tests/golden/cases"];
+    let all: Vec<_> = folders.iter().flat_map(|folder| manifests(folder)).collect();
+    let wanted: BTreeSet<_> = all.iter().map(|(path, _)| expected(path)).collect();
+    assert_eq!(wanted.len(), all.len(), "two manifests have one name");
+    for entry in fs::read_dir(root().join("tests/golden/expected")).unwrap() {
+        let file = entry.unwrap().path();
+        assert!(wanted.contains(&file), "{} belongs to no manifest; remove it", file.display());
+    }
+}

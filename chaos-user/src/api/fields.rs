@@ -38,7 +38,9 @@ impl<'a> Fields<'a> {
 
     /// The value of `name`; `null` is as good as absent.
     pub fn value(&mut self, name: &'static str) -> Option<&'a Value> {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         self.map.get(name).filter(|value| !value.is_null())
     }
 
@@ -82,11 +84,24 @@ impl<'a> Fields<'a> {
         T: FromStr,
         T::Err: Display,
     {
-        let text = self.text(name, findings)?;
+        let value = self.value(name)?;
+        let Value::String(text) = value else {
+            let quoted = match value {
+                Value::Number(number) => number.to_string().parse::<T>().is_ok(),
+                _ => false,
+            };
+            if quoted {
+                wrong_type(&self.path(name), value, "a text", findings);
+            } else {
+                let reason = format!("must be a text, is {}; {way_out}", found(value));
+                findings.invalid(&self.path(name), value, reason);
+            }
+            return None;
+        };
         match Written::parse(text) {
             Ok(written) => Some(written),
             Err(error) => {
-                findings.invalid(&self.path(name), &text, format!("{error}; {way_out}"));
+                findings.invalid(&self.path(name), text, format!("{error}; {way_out}"));
                 None
             }
         }
@@ -103,7 +118,12 @@ impl<'a> Fields<'a> {
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let allowed: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            findings.invalid(&self.path(name), &text, format!("allowed: {}", allowed.join(", ")));
+            let advice = match allowed.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => "write one of them".to_owned(),
+            };
+            let reason = format!("allowed: {}; {advice}", allowed.join(", "));
+            findings.invalid(&self.path(name), &text, reason);
         }
         found
     }
@@ -131,13 +151,19 @@ impl<'a> Fields<'a> {
         let path = self.path(name);
         let allowed = format!("a whole number from {least} to {most}");
         let Value::Number(number) = value else {
-            wrong_type(&path, value, &allowed, findings);
+            let text = value.as_str().filter(|text| text.parse::<u64>().is_ok());
+            let advice = match text {
+                Some(text) => format!("write it without quotes: {text}"),
+                None => "write a number".to_owned(),
+            };
+            let reason = format!("must be {allowed}, is {}; {advice}", found(value));
+            findings.invalid(&path, value, reason);
             return None;
         };
         match whole(number) {
             Some(n) if (i128::from(least)..=i128::from(most)).contains(&n) => u64::try_from(n).ok(),
             _ => {
-                findings.invalid(&path, value, format!("allowed: {allowed}"));
+                findings.invalid(&path, value, format!("allowed: {allowed}; write such a number"));
                 None
             }
         }
@@ -193,7 +219,7 @@ impl<'a> Fields<'a> {
                 Value::String(text) => {
                     out.insert(key.clone(), text.clone());
                 }
-                other => wrong_type(&format!("{path}.{key}"), other, "a text", findings),
+                other => wrong_type(&entry(&path, key), other, "a text", findings),
             }
         }
         out
@@ -208,7 +234,7 @@ impl<'a> Fields<'a> {
         let path = self.path(name);
         let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (key, value) in self.map_of(name, findings) {
-            let path = format!("{path}.{key}");
+            let path = entry(&path, key);
             let Value::Array(items) = value else {
                 wrong_type(&path, value, "a list of texts", findings);
                 continue;
@@ -254,6 +280,12 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Path of an entry of a map. Keys may hold points, so they stand in brackets.
+#[must_use]
+pub fn entry(map: &str, key: &str) -> String {
+    format!("{map}[{key}]")
+}
+
 /// The number, when it is whole.
 fn whole(number: &serde_json::Number) -> Option<i128> {
     if let Some(n) = number.as_u64() {
@@ -268,21 +300,24 @@ fn whole(number: &serde_json::Number) -> Option<i128> {
 }
 
 fn wrong_type(path: &str, value: &Value, wanted: &str, findings: &mut Findings) {
-    let found = match value {
+    let advice = match value {
+        Value::Bool(_) | Value::Number(_) if wanted == "a text" => {
+            format!("put it in quotes: \"{value}\"")
+        }
+        _ => format!("write {wanted}"),
+    };
+    findings.invalid(path, value, format!("must be {wanted}, is {}; {advice}", found(value)));
+}
+
+fn found(value: &Value) -> &'static str {
+    match value {
         Value::Null => "nothing (null)",
         Value::Bool(_) => "true or false",
         Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
-    };
-    let mut reason = format!("must be {wanted}, is {found}");
-    if wanted == "a text"
-        && let Value::Bool(_) | Value::Number(_) = value
-    {
-        reason.push_str(&format!("; put it in quotes: \"{value}\""));
     }
-    findings.invalid(path, value, reason);
 }
 
 #[cfg(test)]

@@ -129,14 +129,20 @@ fn upstream_path(field: &str) -> String {
         return "Document".to_owned();
     }
     let mut out = String::with_capacity(field.len());
-    let mut start = true;
+    let (mut start, mut depth) = (true, 0usize);
     for c in field.chars() {
         if start {
             out.extend(c.to_uppercase());
         } else {
             out.push(c);
         }
-        start = c == '.';
+        // What stands in brackets is a key or an index of the manifest, spelled as there.
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        start = c == '.' && depth == 0;
     }
     out
 }
@@ -152,6 +158,17 @@ mod tests {
         assert_eq!(
             findings.errors[0].to_string(),
             "Spec.Delay.Latency: Invalid value: \"1S\": unknown unit \"S\""
+        );
+    }
+
+    #[test]
+    fn a_key_is_named_as_it_is_spelled() {
+        let mut findings = Findings::default();
+        findings.missing("spec.selector.labelSelectors[app.kubernetes.io/name]", "a text");
+        let text = findings.errors[0].to_string();
+        assert!(
+            text.starts_with("Spec.Selector.LabelSelectors[app.kubernetes.io/name]: "),
+            "{text}"
         );
     }
 

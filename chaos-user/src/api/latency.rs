@@ -19,17 +19,30 @@ pub struct Latency {
 pub enum LatencyError {
     /// Not even a duration.
     #[error(transparent)]
-    Duration(#[from] DurationError),
+    Duration(DurationError),
+    /// A unit that does not exist here. Units are lower case.
+    #[error("unknown unit \"{0}\" (allowed: ns, us, ms, s, m, h)")]
+    Unit(String),
     /// A duration, but with a sign, several units, a `µ`, or a bare 0.
     #[error("one number without a sign and one unit of ns, us, ms, s, m, h are allowed here")]
     Form,
+}
+
+impl LatencyError {
+    /// The duration's complaint, with the units that are allowed here.
+    fn of(error: DurationError) -> Self {
+        match error {
+            DurationError::Unit(unit) => Self::Unit(unit),
+            error => Self::Duration(error),
+        }
+    }
 }
 
 impl FromStr for Latency {
     type Err = LatencyError;
 
     fn from_str(text: &str) -> Result<Self, LatencyError> {
-        let nanos = text.parse::<GoDuration>()?.nanos;
+        let nanos = text.parse::<GoDuration>().map_err(LatencyError::of)?.nanos;
         if !has_form(text) {
             return Err(LatencyError::Form);
         }
@@ -48,10 +61,25 @@ fn has_form(text: &str) -> bool {
     well_numbered && matches!(unit, "ns" | "us" | "ms" | "s" | "m" | "h")
 }
 
+/// Units, the largest first.
+const UNITS: [(&str, u64); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
 impl fmt::Display for Latency {
-    /// As Go prints it. A text of several units (`1m30s`) is for people; it does not parse back.
+    /// In the largest unit that needs no fraction: `90s`, `1500us`. Parses back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        GoDuration { nanos: i64::try_from(self.nanos).unwrap_or(i64::MAX) }.fmt(f)
+        let (unit, scale) = UNITS
+            .iter()
+            .find(|(_, scale)| self.nanos != 0 && self.nanos % scale == 0)
+            .copied()
+            .unwrap_or(("ms", 1_000_000));
+        write!(f, "{}{unit}", self.nanos / scale)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, entry};
 use super::finding::Findings;
 use super::kind::{API_VERSION, GROUP, Kind};
 
@@ -52,14 +52,16 @@ pub fn kind(root: &mut Fields<'_>, findings: &mut Findings) -> Option<Kind> {
         let ours = version.split('/').next() == Some(GROUP);
         let what =
             if ours { "this version of the group does not exist" } else { "another API group" };
-        findings.invalid("apiVersion", &version, format!("{what}; {allowed}"));
+        findings.invalid("apiVersion", &version, format!("{what}; {allowed}; write that"));
         return None;
     }
     let kind = Kind::find(&name);
     if kind.is_none() {
         let advice = match Kind::nearly(&name) {
             Some(nearly) => format!("did you mean \"{nearly}\"?"),
-            None => format!("no such kind in {API_VERSION}; allowed: {}", Kind::served()),
+            None => {
+                format!("no such kind in {API_VERSION}; allowed: {}; write that", Kind::served())
+            }
         };
         findings.invalid("kind", &name, advice);
     }
@@ -102,7 +104,7 @@ pub fn metadata(root: &mut Fields<'_>, findings: &mut Findings) -> Option<Metada
     }
     if let Some(value) = annotations.get(PAUSE).filter(|value| *value != "true") {
         findings.warn(
-            &format!("metadata.annotations.{PAUSE}"),
+            &entry("metadata.annotations", PAUSE),
             format!(
                 "only \"true\" pauses an experiment; {} leaves it running",
                 Value::from(value.as_str())

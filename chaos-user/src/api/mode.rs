@@ -67,8 +67,13 @@ impl Mode {
             findings,
         );
         let word = fields.word("mode", &WORDS, findings);
+        // A value that is no text gets its own error.
+        let mistyped = fields.value("value").is_some_and(|value| !value.is_string());
         let value = fields.text("value", findings).filter(|text| !text.is_empty());
         let number = |most: u64, findings: &mut Findings| {
+            if mistyped {
+                return None;
+            }
             let allowed = if most == 100 { "1 to 100" } else { "1 up" };
             let path = fields.path("value");
             let Some(text) = value else {
@@ -84,7 +89,7 @@ impl Mode {
                     findings.invalid(
                         &path,
                         &text,
-                        format!("must be a whole number from {allowed}"),
+                        format!("must be a whole number from {allowed}; write one in quotes"),
                     );
                     None
                 }

@@ -18,7 +18,10 @@ pub enum RateError {
     /// No digits in front.
     #[error("must begin with a whole number without a sign")]
     Number,
-    /// The unit is missing or unknown.
+    /// The unit is missing.
+    #[error("has no unit (allowed: bit, kbit, mbit, gbit, tbit, bps, kbps, mbps, gbps, tbps)")]
+    NoUnit,
+    /// The unit is unknown.
     #[error(
         "unknown unit \"{0}\" (allowed: bit, kbit, mbit, gbit, tbit for bits per second; bps, kbps, mbps, gbps, tbps for bytes per second)"
     )]
@@ -56,6 +59,9 @@ impl FromStr for Rate {
             return Err(RateError::Number);
         }
         let unit = unit.trim().to_ascii_lowercase();
+        if unit.is_empty() {
+            return Err(RateError::NoUnit);
+        }
         let scale = UNITS
             .iter()
             .find(|(name, _)| *name == unit)

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::fields::Fields;
+use super::fields::{Fields, entry};
 use super::finding::Findings;
 
 /// `selector`: every criterion that is given must hold, except that `nodes` and `nodeSelectors`
@@ -103,7 +103,7 @@ impl Selector {
             node_selectors: fields.text_map("nodeSelectors", findings),
             pods: fields.texts_map("pods", findings),
         };
-        selector.check(&fields, findings);
+        selector.check(&fields, namespace, findings);
         fields.finish(findings);
         if selector.namespaces.is_empty() {
             selector.namespaces.push(namespace.to_owned());
@@ -111,18 +111,20 @@ impl Selector {
         selector
     }
 
-    fn check(&self, fields: &Fields<'_>, findings: &mut Findings) {
+    fn check(&self, fields: &Fields<'_>, own: &str, findings: &mut Findings) {
         for (i, phase) in self.pod_phase_selectors.iter().enumerate() {
             let name = phase.strip_prefix('!').unwrap_or(phase);
             if !PHASES.contains(&name) {
                 let path = format!("{}[{i}]", fields.path("podPhaseSelectors"));
-                let reason =
-                    format!("allowed: {}, each with ! in front to exclude it", PHASES.join(", "));
+                let reason = format!(
+                    "allowed: {}, each with ! in front to exclude it; write one of them",
+                    PHASES.join(", ")
+                );
                 findings.invalid(&path, phase, reason);
             }
         }
         for key in self.field_selectors.keys().filter(|key| !POD_FIELDS.contains(&key.as_str())) {
-            let path = format!("{}.{key}", fields.path("fieldSelectors"));
+            let path = entry(&fields.path("fieldSelectors"), key);
             findings.warn(
                 &path,
                 format!(
@@ -133,11 +135,11 @@ impl Selector {
         }
         for (key, value) in &self.annotation_selectors {
             if !is_label_value(value) {
-                let path = format!("{}.{key}", fields.path("annotationSelectors"));
+                let path = entry(&fields.path("annotationSelectors"), key);
                 findings.warn(&path, "annotations are compared as labels: a value that is no legal label never matches");
             }
         }
-        if !self.pods.is_empty() && self.has_criteria() {
+        if !self.pods.is_empty() && self.has_criteria(own) {
             findings.warn(
                 &fields.path("pods"),
                 "every other criterion of this selector is ignored because pods are named",
@@ -145,7 +147,8 @@ impl Selector {
         }
     }
 
-    fn has_criteria(&self) -> bool {
+    /// Something that pods by name make void. The own namespace is none: it is the default.
+    fn has_criteria(&self, own: &str) -> bool {
         let Self {
             namespaces,
             label_selectors,
@@ -157,7 +160,7 @@ impl Selector {
             node_selectors,
             pods: _,
         } = self;
-        !(namespaces.is_empty()
+        !(namespaces.iter().all(|namespace| namespace == own)
             && label_selectors.is_empty()
             && expression_selectors.is_empty()
             && annotation_selectors.is_empty()
@@ -219,7 +222,7 @@ impl fmt::Display for Selector {
                     pods.iter().map(move |pod| format!("{namespace}/{pod}"))
                 })
                 .collect();
-            return write!(f, "the pods {}", names.join(", "));
+            return write!(f, "pods {}", names.join(", "));
         }
         let several = if self.namespaces.len() == 1 { "" } else { "s" };
         write!(f, "pods of namespace{several} {}", self.namespaces.join(", "))?;

@@ -149,7 +149,8 @@ fn ends(experiment: &Experiment) -> Vec<(&'static str, String)> {
 
 /// How the command ends: refused when anything is, unable when something is right but not
 /// supported by this version.
-fn exit(explained: &[Explained]) -> Exit {
+#[must_use]
+pub fn exit(explained: &[Explained]) -> Exit {
     let mut errors = explained.iter().flat_map(|one| &one.errors).peekable();
     if errors.peek().is_none() {
         Exit::Done
@@ -220,11 +221,13 @@ fn row(out: &mut String, label: &str, text: &str) {
 pub(super) fn run(args: &args::Explain) -> Exit {
     let args::Explain { files, output } = args;
     let (inputs, unread) = inputs(files);
-    if !unread.is_empty() {
-        return complain(&Refusal { load: unread, ..Refusal::default() });
+    // A file that cannot be read does not hide what is wrong with the others.
+    let all_read = unread.is_empty();
+    if !all_read {
+        complain(&Refusal { load: unread, ..Refusal::default() });
     }
     let all = explain(&inputs);
-    if all.is_empty() {
+    if all.is_empty() && !inputs.is_empty() {
         return load(&inputs).map_or_else(|refusal| complain(&refusal), |_| Exit::Done);
     }
     for (i, one) in all.iter().enumerate() {
@@ -244,7 +247,7 @@ pub(super) fn run(args: &args::Explain) -> Exit {
             }
         }
     }
-    exit(&all)
+    if all_read { exit(&all) } else { Exit::Refused }
 }
 
 /// Says why nothing is explained.

@@ -254,7 +254,7 @@ fn spec(
             Some(Fault::Network(Box::new(spec)))
         }
         Kind::Later(name) => {
-            let reason = format!("served kinds: {}", Kind::served());
+            let reason = format!("it serves {} only; remove this document", Kind::served());
             findings.unsupported("kind", &name, reason);
             None
         }

@@ -72,30 +72,42 @@ fn later(spec: &NetworkChaos, findings: &mut Findings) {
     if !(spec.kfault.ingress && spec.direction.receives()) || spec.action == Action::Partition {
         return;
     }
-    let timed = [
-        ("delay", spec.delay.is_some()),
-        ("duplicate", spec.duplicate.is_some()),
-        ("rate", spec.rate.is_some()),
-        ("bandwidth", spec.bandwidth.is_some()),
-    ];
-    for (name, _) in timed.into_iter().filter(|(_, present)| *present) {
+    for (name, _) in timed(spec).into_iter().filter(|(_, present)| *present) {
         let reason = "where packets arrive, only loss, corrupt and action partition act; use direction \
              \"to\", or name the other end in `target` and leave out spec.kfault.ingress";
         findings.unsupported(&format!("spec.{name}"), &spec.json()[name], reason);
     }
 }
 
+/// Blocks that need more than a verdict, which is all there is where packets arrive.
+fn timed(spec: &NetworkChaos) -> [(&'static str, bool); 4] {
+    [
+        ("delay", spec.delay.is_some()),
+        ("duplicate", spec.duplicate.is_some()),
+        ("rate", spec.rate.is_some()),
+        ("bandwidth", spec.bandwidth.is_some()),
+    ]
+}
+
 fn direction(spec: &NetworkChaos, findings: &mut Findings) {
     let word = spec.direction.word();
     let bounded =
         spec.action != Action::Partition && spec.direction.receives() && !spec.kfault.ingress;
+    // What this version would refuse in its turn is no way out.
+    let timed = timed(spec).into_iter().any(|(_, present)| present);
+    let arriving =
+        if timed { "" } else { ", or spec.kfault.ingress: true to act where packets arrive" };
     if bounded && !spec.external_targets.is_empty() {
-        let reason = "external targets cannot be used with `from` and `both` direction in netem action; use \
-             direction \"to\", or spec.kfault.ingress: true to act where packets arrive";
+        let reason = format!(
+            "external targets cannot be used with `from` and `both` direction in netem action; use \
+             direction \"to\"{arriving}"
+        );
         findings.invalid("spec.direction", &word, reason);
     } else if bounded && spec.target.is_none() {
-        let reason = "`from` and `both` direction cannot be used when `target` is empty in netem action; add \
-             `target`, or spec.kfault.ingress: true to act where packets arrive";
+        let reason = format!(
+            "`from` and `both` direction cannot be used when `target` is empty in netem action; add \
+             `target`{arriving}"
+        );
         findings.invalid("spec.direction", &word, reason);
     }
 }
@@ -147,7 +159,9 @@ fn blocks(spec: &NetworkChaos, findings: &mut Findings) {
             continue;
         }
         let named = spec.action == action;
-        if named && !there && spec.action != Action::Netem {
+        // A block that cannot be read has its own error.
+        let unread = findings.errors.iter().any(|error| error.field().starts_with(&path));
+        if named && !there && !unread && spec.action != Action::Netem {
             let rest = if none { "nothing happens" } else { "only the other blocks act" };
             findings
                 .warn(&path, format!("action \"{word}\" without its block: {rest}; add `{name}`"));
@@ -167,7 +181,7 @@ fn blocks(spec: &NetworkChaos, findings: &mut Findings) {
             );
         }
     }
-    if none && spec.action == Action::Netem {
+    if none && spec.action == Action::Netem && findings.errors.is_empty() {
         let message = "\"netem\" without any of delay, loss, duplicate, corrupt, rate: nothing happens; add one";
         findings.warn("spec.action", message);
     }
@@ -214,6 +228,10 @@ fn delay_block(block: &DelayBlock, findings: &mut Findings) {
                 "spec.delay.reorder",
                 "has no effect: without a delay there is nobody to overtake",
             );
+        } else if *gap <= 1 && chance.share.value.share() == 1.0 {
+            let message = "at 100 with gap 1 every packet leaves at once and none is delayed: `delay` does \
+                 nothing";
+            findings.warn("spec.delay.reorder.reorder", message);
         }
     }
 }
@@ -241,11 +259,28 @@ fn cut(path: &str, percent: Percent, findings: &mut Findings) {
     }
 }
 
+/// The largest piece that the stack hands over at once, to be cut into packets later, in bytes.
+const PIECE: u64 = 65_536;
+
 fn bandwidth_block(block: &BandwidthBlock, findings: &mut Findings) {
-    let BandwidthBlock { rate, limit: _, buffer: _, peakrate, minburst } = block;
+    let BandwidthBlock { rate, limit, buffer, peakrate, minburst } = block;
     if rate.value.bytes == 0 {
         let reason = "must be above 0; to let nothing through use action \"partition\"";
         findings.invalid("spec.bandwidth.rate", &rate.text, reason);
+    } else if u64::from(*limit) / rate.value.bytes >= DELAY_NS / 1_000_000_000 {
+        let most = GoDuration { nanos: i64::try_from(DELAY_NS).unwrap_or(i64::MAX) };
+        let message = format!(
+            "at this rate so many bytes wait longer than {most}, the longest delay: what would is dropped"
+        );
+        findings.warn("spec.bandwidth.limit", message);
+    }
+    let room = u64::from(*limit) + u64::from(*buffer);
+    if room < PIECE {
+        let message = format!(
+            "limit and buffer are {room} bytes together: a larger piece of traffic is always dropped, and \
+             the stack hands over up to {PIECE} bytes at once; write more"
+        );
+        findings.warn("spec.bandwidth.limit", message);
     }
     let peak = peakrate.filter(|n| *n > 0);
     match (peak, minburst.filter(|n| *n > 0)) {

@@ -121,7 +121,18 @@ fn port(text: &str) -> Result<(&str, Option<u16>), ExternalError> {
 fn prefix(text: &str, port: Option<u16>) -> Result<External, ExternalError> {
     let written: IpNet = text.parse().map_err(|_| ExternalError::Prefix(text.to_owned()))?;
     let net = written.trunc();
-    Ok(External::Prefix { prefix: Prefix { net, port }, masked: net != written })
+    Ok(External::Prefix { prefix: Prefix { net: unmapped(net), port }, masked: net != written })
+}
+
+/// A prefix of IPv4 addresses in IPv6 clothes (`::ffff:10.0.0.0/104`) as the IPv4 prefix that its
+/// packets have.
+fn unmapped(net: IpNet) -> IpNet {
+    const CLOTHES: u8 = 96;
+    let (length, address) = (net.prefix_len(), net.addr().to_canonical());
+    match (net, address, length.checked_sub(CLOTHES)) {
+        (IpNet::V6(_), IpAddr::V4(_), Some(length)) => IpNet::new(address, length).unwrap_or(net),
+        _ => net,
+    }
 }
 
 /// One address. An IPv4 address in IPv6 clothes travels as IPv4.

@@ -56,6 +56,12 @@ pub fn lower(
         let message = "has an effect in a cluster only: here the choice is made once, at the start";
         lowered.warn("spec.kfault.follow", message);
     }
+    // Only a random share can choose none.
+    for (field, chosen) in [("spec.selector", Some(sources)), ("spec.target.selector", others)] {
+        if chosen.is_some_and(<[Workload]>::is_empty) {
+            lowered.warn(field, "the random share chose no workload this time: nothing happens");
+        }
+    }
     let sources = distinct(sources, "spec.selector", &mut lowered);
     let others = others.map(|others| distinct(others, "spec.target.selector", &mut lowered));
     let flows = flows(experiment, spec, &sources, others.as_deref())?;

@@ -269,10 +269,11 @@ fn device(fields: &mut Fields<'_>, name: &'static str, findings: &mut Findings) 
     let path = fields.path(name);
     let device = match text.split_once('@') {
         Some((device, _)) => {
-            findings.warn(
-                &path,
-                format!("what stands behind @ is not part of the name: it means \"{device}\""),
-            );
+            if !device.is_empty() {
+                let means = format!("it means \"{device}\"");
+                findings
+                    .warn(&path, format!("what stands behind @ is not part of the name: {means}"));
+            }
             device
         }
         None => text,

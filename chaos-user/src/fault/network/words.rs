@@ -34,6 +34,14 @@ fn effect_words(effects: &Effects, hook: &Hook) -> Vec<String> {
         Some(Partition::Drop) if hook.cgroup.is_some() && hook.direction == Direction::Egress => {
             out.push("drop every packet (its sender gets EPERM)".to_owned());
         }
+        // Without a host nobody knows yet which of the two the target is.
+        Some(Partition::Drop)
+            if hook.device.netns.is_empty() && hook.direction == Direction::Egress =>
+        {
+            let how = "drop every packet (a sender in a cgroup gets EPERM, one in a bare network \
+                 namespace silence)";
+            out.push(how.to_owned());
+        }
         Some(Partition::Drop) => out.push("silently drop every packet".to_owned()),
         Some(Partition::Reject) => {
             out.push("refuse every packet (TCP reset, ICMP unreachable)".to_owned());
@@ -86,8 +94,10 @@ fn delay_words(delay: &Delay) -> String {
     }
     if let Some(Reorder { chance, gap }) = reorder {
         out.push_str(&format!(", let {} overtake", chance_words(chance)));
-        if *gap > 1 {
-            out.push_str(&format!(" after {} delayed ones", gap - 1));
+        match *gap {
+            0 | 1 => {}
+            2 => out.push_str(" after every delayed one"),
+            gap => out.push_str(&format!(" after {} delayed ones", gap - 1)),
         }
     }
     out
