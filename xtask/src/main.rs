@@ -3,6 +3,7 @@
 //! Every command makes sure of what it needs first (see [`setup`]), shows what it is doing, and
 //! can be run again at no cost. One file per command.
 
+mod bench;
 mod build;
 mod demo;
 mod exec;
@@ -41,6 +42,10 @@ enum Command {
     Vm(vm::Args),
     /// Shows one fault on a real HTTP server: measured, plotted, recovered
     Demo(demo::Args),
+    /// Measures kfault beside netem, a plain path, and what was declared; prints goals met and missed
+    Bench(bench::BenchArgs),
+    /// Injects and recovers at random under traffic, and looks for what is left behind
+    Soak(bench::SoakArgs),
     /// Checks formatting, clippy and the rules of the house
     Lint,
     /// Writes what the last test run and the last demo showed into the README
@@ -54,6 +59,8 @@ fn main() -> ExitCode {
         Command::Vm(args) => vm::main(args),
         Command::Load(args) => load::main(args),
         Command::Test(args) => test::main(args),
+        Command::Bench(args) => bench::bench(args),
+        Command::Soak(args) => bench::soak(args),
         Command::Lint => lint::main(),
         Command::Docs => support::docs(),
         Command::Demo(args) => demo::main(args),
