@@ -139,11 +139,9 @@ fn carry_out(
         protocol != TCP && decision.spread == 0 && decision.departure - decision.now <= SHORT_NS;
     let orphan = decision.held != 0 && slot.flags & flag::ORPHAN != 0 && !kept;
     let clones = decision.copies + orphan as u32;
-    if clones == 0 {
-        stamp(skb, decision);
-        return TC_ACT_UNSPEC;
-    }
-    decision.armed = 1;
+    // Volatile: the nested pass reads it, which the compiler cannot see, and would drop the store.
+    // SAFETY: a field of a valid structure.
+    unsafe { core::ptr::write_volatile(&raw mut decision.armed, 1) };
     mark(skb, CLONE);
     let mut made = 0;
     let mut i = 0;
@@ -156,7 +154,8 @@ fn carry_out(
         }
         i += 1;
     }
-    decision.armed = 0;
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(&raw mut decision.armed, 0) };
     if orphan && made != 0 {
         return lose();
     }
