@@ -4,6 +4,7 @@
 mod plot;
 mod stage;
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,8 +83,12 @@ pub fn main(args: Args) -> Result<()> {
     samples.sort_by_key(|sample| sample.at);
     step.done(&format!("{} answered", samples.len()));
 
-    println!("\n{}", plot::plot(&samples, events.applied, events.recovered, total));
-    report(&samples, &events);
+    let mut shown = plot::plot(&samples, events.applied, events.recovered, total);
+    shown.push('\n');
+    shown.push_str(&report(&samples, &events)?);
+    print!("\n{shown}");
+    // For `docs`, which shows it in the README.
+    std::fs::write(crate::target_dir().join("demo.txt"), &shown).context("keep the plot")?;
     let after = stage.queues()?;
     ensure!(
         after == before,
@@ -135,7 +140,7 @@ fn act(kfault: &std::path::Path, manifest: &str, start: Instant) -> Result<Event
     })
 }
 
-fn report(samples: &[Sample], events: &Events) {
+fn report(samples: &[Sample], events: &Events) -> Result<String> {
     let median = |from: Duration, to: Duration| {
         let mut latencies: Vec<f64> = samples
             .iter()
@@ -143,40 +148,35 @@ fn report(samples: &[Sample], events: &Events) {
             .map(|sample| sample.latency.as_secs_f64() * 1e3)
             .collect();
         latencies.sort_by(f64::total_cmp);
-        latencies
-            .get(latencies.len() / 2)
-            .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
+        latencies.get(latencies.len() / 2).map_or_else(|| "-".into(), |ms| format!("{ms:.1} ms"))
     };
     // A request that starts just before the fault or its end sees a part of it.
     let edge = Duration::from_millis(50);
-    println!("median time to connect (one round trip), by the client's own clock:");
-    println!("  before  {:>10}", median(Duration::ZERO, events.applied.saturating_sub(edge)));
-    println!(
-        "  during  {:>10}",
-        median(events.applied + edge, events.recovered.saturating_sub(edge))
-    );
-    println!("  after   {:>10}", median(events.recovered + edge, Duration::MAX));
-    println!("what kfault declared and what its counters say:");
+    let (from, to) = (events.applied, events.recovered);
+    let mut text =
+        String::from("median time to connect (one round trip), by the client's clock:\n");
+    writeln!(text, "  before  {:>10}", median(Duration::ZERO, from.saturating_sub(edge)))?;
+    writeln!(text, "  during  {:>10}", median(from + edge, to.saturating_sub(edge)))?;
+    writeln!(text, "  after   {:>10}", median(to + edge, Duration::MAX))?;
+    text.push_str("what kfault declared and what its counters say:\n");
     for rule in &events.rules {
-        println!("  {}", rule["describes"].as_str().unwrap_or_default());
-        let share =
-            |value: &Value| value.as_f64().map_or("-".into(), |x| format!("{:.1} %", x * 1e2));
+        let percent = |share: f64| format!("{:.1} %", share * 1e2);
+        let declared = rule["declared"].as_f64().map_or_else(|| "-".into(), percent);
         let (matched, injected) = (rule["matched"].as_f64(), rule["injected"].as_f64());
         let observed = matched.zip(injected).filter(|(matched, _)| *matched > 0.0);
-        println!(
-            "  declared {}, injected {} ({} of {} packets), held by {}",
-            share(&rule["declared"]),
-            observed.map_or("-".into(), |(matched, injected)| format!(
-                "{:.1} %",
-                injected / matched * 1e2
-            )),
-            rule["injected"],
-            rule["matched"],
-            match rule["path"].as_str() {
-                Some("fq") => "the fq queue of the interface",
-                Some("line") => "kfault's delay line (this kernel has no sch_fq)",
-                _ => "nothing",
-            },
-        );
+        let observed =
+            observed.map_or_else(|| "-".into(), |(matched, injected)| percent(injected / matched));
+        let held = match rule["path"].as_str() {
+            Some("fq") => "the fq queue of the interface",
+            Some("line") => "kfault's delay line",
+            _ => "nothing",
+        };
+        writeln!(text, "  {}", rule["describes"].as_str().unwrap_or_default())?;
+        writeln!(
+            text,
+            "  declared {declared}, injected {observed} ({} of {} packets), held by {held}",
+            rule["injected"], rule["matched"],
+        )?;
     }
+    Ok(text)
 }

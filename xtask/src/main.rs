@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod demo;
+mod docs;
 mod exec;
 mod lint;
 mod load;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::bench(args),
         Command::Soak(args) => bench::soak(args),
         Command::Lint => lint::main(),
-        Command::Docs => support::docs(),
+        Command::Docs => docs::main(),
         Command::Demo(args) => demo::main(args),
     };
     match done {

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const MARK: &str = "##kfault-report ";
-const BEGIN: &str = "<!-- support:begin -->";
-const END: &str = "<!-- support:end -->";
 
 /// What one mechanism came to on one kernel.
 #[derive(Serialize, Deserialize)]
@@ -102,10 +100,7 @@ impl Support {
             self.columns.iter().flat_map(|column| column.cells.keys()).collect();
         let mut rows = vec![
             std::iter::once("mechanism".to_owned())
-                .chain(self.columns.iter().map(|column| match column.kernel.as_str() {
-                    "native" => format!("this machine's ({})", column.release),
-                    kernel => kernel.to_owned(),
-                }))
+                .chain(self.columns.iter().map(|column| column.kernel.clone()))
                 .collect::<Vec<_>>(),
         ];
         let mut reasons: Vec<String> = Vec::new();
@@ -151,6 +146,15 @@ impl Support {
         text
     }
 
+    /// Which kernels they were.
+    pub fn releases(&self) -> String {
+        let known = self.columns.iter().filter(|column| !column.release.is_empty());
+        known
+            .map(|column| format!("{} is `{}`", column.kernel, column.release))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     /// Every skip with its proof.
     pub fn skips(&self) -> String {
         let mut text = String::new();
@@ -177,33 +181,6 @@ impl Support {
 
 fn file() -> PathBuf {
     crate::target_dir().join("support.json")
-}
-
-/// `docs`: writes the support table of the last test run into the README.
-pub fn docs() -> Result<()> {
-    let readme = crate::root().join("README.md");
-    let text = fs::read_to_string(&readme).context("read README.md")?;
-    let Some((head, rest)) = text.split_once(BEGIN) else { bail!("README.md has no {BEGIN}") };
-    let Some((_, tail)) = rest.split_once(END) else { bail!("README.md has no {END}") };
-    let support = Support::last()?;
-    let kernels: Vec<String> = support
-        .columns
-        .iter()
-        .filter(|column| column.kernel != "native" && !column.release.is_empty())
-        .map(|column| format!("{} is `{}`", column.kernel, column.release))
-        .collect();
-    let table = support.table();
-    let new = format!(
-        "{head}{BEGIN}\n{table}\nKernels of this run: {}.\n{END}{tail}",
-        kernels.join(", ")
-    );
-    if new == text {
-        println!("README.md is as the last test run says");
-    } else {
-        fs::write(&readme, new).context("write README.md")?;
-        println!("README.md: support table written");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
