@@ -58,7 +58,10 @@ fn cgroup(path: &str, level: u32) -> Cgroup {
 }
 
 fn names(address: &str) -> BTreeMap<String, Vec<IpAddr>> {
-    BTreeMap::from([("db.test".to_owned(), vec![address.parse().expect("an address")])])
+    BTreeMap::from([(
+        "db.test".to_owned(),
+        vec![address.parse().unwrap_or_else(|error| panic!("{address}: {error}"))],
+    )])
 }
 
 /// A plan that uses every action.

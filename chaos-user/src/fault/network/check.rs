@@ -31,10 +31,10 @@ pub fn check(spec: &NetworkChaos, findings: &mut Findings) {
             chance_block(&format!("spec.{name}"), name, block, findings);
         }
     }
-    if let Some(RateBlock { rate }) = &spec.rate {
-        if rate.value.bytes == 0 {
-            findings.warn("spec.rate.rate", "is 0, which means no limit: this block does nothing");
-        }
+    if let Some(RateBlock { rate }) = &spec.rate
+        && rate.value.bytes == 0
+    {
+        findings.warn("spec.rate.rate", "is 0, which means no limit: this block does nothing");
     }
     if let Some(bandwidth) = &spec.bandwidth {
         bandwidth_block(bandwidth, findings);

@@ -293,15 +293,13 @@ fn device(fields: &mut Fields<'_>, name: &'static str, findings: &mut Findings) 
 
 fn duration(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<Written<GoDuration>> {
     const WAY_OUT: &str = "write a Go duration, for example \"30s\" or \"1m30s\"";
-    if let Some(Value::String(text)) = fields.value("duration") {
-        if text.is_empty() {
-            let path = fields.path("duration");
-            findings.warn(
-                &path,
-                "is empty: the fault acts until it is recovered; write \"30s\" to bound it",
-            );
-            return None;
-        }
+    if let Some(Value::String(text)) = fields.value("duration")
+        && text.is_empty()
+    {
+        let path = fields.path("duration");
+        let message = "is empty: the fault acts until it is recovered; write \"30s\" to bound it";
+        findings.warn(&path, message);
+        return None;
     }
     fields.parsed("duration", WAY_OUT, findings)
 }
