@@ -191,7 +191,7 @@ fn run_one(test: Test, results: &Mutex<Vec<Result1>>) -> std::result::Result<Com
     completion
 }
 
-/// One line per mechanism and per skip.
+/// One line per mechanism, per skip and per failure.
 fn write(report: &str, results: &[Result1]) -> Result<()> {
     let mut rows: BTreeMap<&str, Vec<&Result1>> = BTreeMap::new();
     for result in results {
@@ -205,8 +205,10 @@ fn write(report: &str, results: &[Result1]) -> Result<()> {
         lines.push(json!({"mechanism": mechanism, "state": state, "why": why}));
     }
     for Result1 { test, outcome, .. } in results {
-        if let Outcome::Cannot(why) = outcome {
-            lines.push(json!({"skip": test.name, "why": why}));
+        match outcome {
+            Outcome::Kept => {}
+            Outcome::Cannot(why) => lines.push(json!({"skip": test.name, "why": why})),
+            Outcome::Broken(why) => lines.push(json!({"failed": test.name, "why": why})),
         }
     }
     if report == "-" {

@@ -45,10 +45,6 @@ impl Column {
                 && let Ok(row) = serde_json::from_str::<Value>(&line[at + MARK.len()..])
             {
                 column.take(&row);
-            } else if let Some(test) = line.strip_prefix("test ")
-                && line.ends_with("FAILED")
-            {
-                column.failed.extend(test.split_whitespace().next().map(str::to_owned));
             } else if line.contains(" passed, ") && line.contains(" skipped with proof") {
                 column.summary.clone_from(line);
             }
@@ -79,6 +75,8 @@ impl Column {
         if let Some(mechanism) = text("mechanism") {
             let works = row["state"] == "works";
             self.cells.insert(mechanism, Cell { works, why });
+        } else if let Some(test) = text("failed") {
+            self.failed.push(test);
         } else if let Some(test) = text("skip") {
             self.skips.insert(test, why);
         } else if let Some(release) = text("kernel") {
@@ -198,10 +196,11 @@ mod tests {
              1 passed, 1 failed, 0 skipped with proof\n\
              ##kfault-report {\"kernel\":\"6.1.0\"}\n\
              ##kfault-report {\"mechanism\":\"delay\",\"state\":\"works\",\"why\":\"fq\"}\n\
+             ##kfault-report {\"failed\":\"is_silent\",\"why\":\"it is not\"}\n\
              ##kfault-report {\"mechanism\":\"loss\",\"state\":\"missing\",\"why\":\"is_silent failed\"}",
         );
         let column = Column::read("6.1", &said, false);
-        assert_eq!(column.failed, ["loss::is_silent"]);
+        assert_eq!(column.failed, ["is_silent"]);
         assert_eq!(column.summary, "1 passed, 1 failed, 0 skipped with proof");
         let table = Support { columns: vec![column] }.table();
         assert!(table.contains("| delay     | works (fq)"), "{table}");

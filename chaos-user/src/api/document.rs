@@ -73,12 +73,18 @@ fn yaml(text: &str) -> Vec<Result<Value, String>> {
     for document in serde_norway::Deserializer::from_str(text) {
         let value = serde_norway::Value::deserialize(document).map_err(|error| error.to_string());
         let failed = value.is_err();
-        out.push(value.and_then(json));
+        out.push(value.and_then(merged).and_then(json));
         if failed {
             break;
         }
     }
     out
+}
+
+/// Merge keys (`<<: *name`) put where they belong, as `kubectl` does.
+fn merged(mut value: serde_norway::Value) -> Result<serde_norway::Value, String> {
+    value.apply_merge().map_err(|error| format!("{error}; write `<<:` in front of a map"))?;
+    Ok(value)
 }
 
 /// YAML's values as JSON's, the way `kubectl` sees them.
@@ -137,6 +143,14 @@ mod tests {
         let text = "# only a comment\n---\na: 1\n---\n---\n# nothing\n---\nb: 2\n";
         assert_eq!(values(text), [(0, json!({"a": 1})), (3, json!({"b": 2}))]);
         assert_eq!(values(""), []);
+    }
+
+    #[test]
+    fn merge_keys_are_merged() {
+        let text = "a: &a {x: 1, y: 2}\nb:\n  <<: *a\n  y: 3\n";
+        let want = json!({"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}});
+        assert_eq!(values(text), [(0, want)]);
+        assert!(documents("f", "<<: 1\n")[0].is_err());
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl fmt::Display for Latency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, scale) = UNITS
             .iter()
-            .find(|(_, scale)| self.nanos != 0 && self.nanos % scale == 0)
+            .find(|(_, scale)| self.nanos != 0 && self.nanos.is_multiple_of(*scale))
             .copied()
             .unwrap_or(("ms", 1_000_000));
         write!(f, "{}{unit}", self.nanos / scale)

@@ -297,10 +297,8 @@ fn duration(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<Written<
         && text.is_empty()
     {
         let path = fields.path("duration");
-        findings.warn(
-            &path,
-            "is empty: the fault acts until it is recovered; write \"30s\" to bound it",
-        );
+        let message = "is empty: the fault acts until it is recovered; write \"30s\" to bound it";
+        findings.warn(&path, message);
         return None;
     }
     fields.parsed("duration", WAY_OUT, findings)
