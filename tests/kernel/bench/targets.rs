@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use chaos_user::engine::{Engine, Options};
-use chaos_user::plan::{Chance, Delay, Device, Direction, Effects, Hook, Peers, Plan, Rule};
+use chaos_user::plan::{
+    Chance, Delay, Device, Direction, Effects, Hook, Peers, Plan, Prefix, Rule,
+};
 use kfault_tests::net::DEVICE;
 use kfault_tests::ns::Ns;
 
@@ -77,4 +79,9 @@ pub fn lonely(name: &str) -> Result<Ns> {
         &format!("neigh replace 10.88.0.1 lladdr 02:00:00:88:00:01 dev {DEVICE} nud permanent"),
     ])?;
     Ok(ns)
+}
+
+/// A prefix with every port of it.
+pub fn prefix(text: &str) -> Result<Prefix> {
+    Ok(Prefix { net: text.parse().with_context(|| text.to_owned())?, port: None })
 }
