@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use anyhow::{Context, Result, ensure};
 use chaos_user::engine::bpf::{Kind, load_empty, test_run};
 use chaos_user::plan::diff::Point;
-use chaos_user::plan::{Cgroup, Direction, Peers, Plan, Prefix, Rule};
+use chaos_user::plan::{Direction, Peers, Plan, Prefix, Rule};
 use kfault_tests::cgroup;
 use kfault_tests::ns::Ns;
 use kfault_tests::stats::quantile;
@@ -103,7 +103,7 @@ fn plan(ns: &Ns, elsewhere: &cgroup::Cgroup) -> Result<Plan> {
         Ok(rule(&device(ns, name)?, loss(0.0), peers))
     };
     let mut in_cgroup = at("other", Peers::default())?;
-    in_cgroup.hook.cgroup = Some(named(elsewhere)?);
+    in_cgroup.hook.cgroup = Some(targets::named(elsewhere)?);
     let one = Prefix { net: "192.0.2.0/24".parse()?, port: None };
     let miss = prefixes()?;
     let mut hit = miss.clone();
@@ -118,14 +118,6 @@ fn plan(ns: &Ns, elsewhere: &cgroup::Cgroup) -> Result<Plan> {
         at("miss", miss)?,
         at("hit", hit)?,
     ]))
-}
-
-fn named(cgroup: &cgroup::Cgroup) -> Result<Cgroup> {
-    use std::os::linux::fs::MetadataExt;
-    let id = std::fs::metadata(cgroup.directory()).context("look at a cgroup")?.st_ino();
-    let path = cgroup.path().to_owned();
-    let level = u32::try_from(path.matches('/').count())?;
-    Ok(Cgroup { path, id, level })
 }
 
 /// Prefixes of 24 to 32 bits in 11.0.0.0/8, spread over it.

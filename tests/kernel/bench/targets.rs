@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use chaos_user::engine::{Engine, Options};
 use chaos_user::plan::{
-    Chance, Delay, Device, Direction, Effects, Hook, Peers, Plan, Prefix, Rule,
+    Cgroup, Chance, Delay, Device, Direction, Effects, Hook, Peers, Plan, Prefix, Rule,
 };
+use kfault_tests::cgroup;
 use kfault_tests::net::DEVICE;
 use kfault_tests::ns::Ns;
 
@@ -84,4 +85,12 @@ pub fn lonely(name: &str) -> Result<Ns> {
 /// A prefix with every port of it.
 pub fn prefix(text: &str) -> Result<Prefix> {
     Ok(Prefix { net: text.parse().with_context(|| text.to_owned())?, port: None })
+}
+
+/// A cgroup, as plans name it.
+pub fn named(cgroup: &cgroup::Cgroup) -> Result<Cgroup> {
+    let id = std::fs::metadata(cgroup.directory()).context("look at a cgroup")?.st_ino();
+    let path = cgroup.path().to_owned();
+    let level = u32::try_from(path.matches('/').count())?;
+    Ok(Cgroup { path, id, level })
 }
