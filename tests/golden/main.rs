@@ -121,6 +121,16 @@ fn every_example_says_how_to_run_it() {
     }
 }
 
+/// The kernel tests carry the examples with them, by name.
+#[test]
+fn every_example_is_run_by_a_kernel_test() {
+    let list = include_str!("../kernel/examples.rs");
+    for (path, _) in manifests("deploy/examples") {
+        let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
+        assert!(list.contains(&format!("\"{name}\"")), "tests/kernel/examples.rs lacks {name}");
+    }
+}
+
 /// The defaulted object means what the manifest means.
 #[test]
 fn what_is_explained_reads_back_to_the_same_plan_without_a_warning_more() {

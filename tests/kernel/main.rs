@@ -19,6 +19,7 @@ mod crash;
 mod delay;
 mod direction;
 mod duplicate;
+mod examples;
 mod faulty;
 mod harness;
 mod life;
@@ -82,6 +83,7 @@ fn all() -> Vec<Test> {
         cgroup::tests(),
         coexist::tests(),
         life::tests(),
+        examples::tests(),
         refusal::tests(),
         packets::tests(),
         crash::tests(),

@@ -1,6 +1,5 @@
 //! Whom a fault concerns: addresses, prefixes, ports, names.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +8,7 @@ use kfault_tests::net::{FAMILIES, Family, Net};
 use kfault_tests::probe::tcp::{Client, Server, Service};
 use kfault_tests::probe::udp::{self, Outcome, Probe};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::faulty::{unharmed, with_fault};
 use crate::harness::{Done, Test, tests};
@@ -142,13 +142,7 @@ fn a_longer_prefix_does_not_hide_a_shorter_one() -> Result<Done> {
 
 /// A name of `/etc/hosts`, which is ours alone.
 fn a_name_concerns_all_of_its_addresses() -> Result<Done> {
-    let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    // Writing to a String cannot fail.
-    let _ = writeln!(hosts, "\n10.77.2.2 server.kft\nfd00:77:2::2 server.kft");
-    let file = tempfile::NamedTempFile::new().context("make a hosts file")?;
-    std::fs::write(file.path(), hosts).context("write a hosts file")?;
-    let path = file.path().display().to_string();
-    let _guard = HostsFile::replace(&path)?;
+    let _names = HostsFile::with("10.77.2.2 server.kft\nfd00:77:2::2 server.kft\n")?;
     with_fault(&delay().to(&["server.kft"]), |net, _| {
         for family in FAMILIES {
             is_delayed(&send(net, true, family, 7001)?, &format!("{family:?} to the name"))?;
@@ -160,16 +154,21 @@ fn a_name_concerns_all_of_its_addresses() -> Result<Done> {
 }
 
 /// Another `/etc/hosts` for as long as this lives, in the mount namespace of the tests.
-struct HostsFile;
+pub struct HostsFile(#[expect(dead_code, reason = "it goes when dropped")] NamedTempFile);
 
 impl HostsFile {
-    fn replace(path: &str) -> Result<Self> {
+    /// With these lines behind the host's own.
+    pub fn with(lines: &str) -> Result<Self> {
+        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let file = NamedTempFile::new().context("make a hosts file")?;
+        std::fs::write(file.path(), format!("{hosts}\n{lines}")).context("write a hosts file")?;
+        let path = file.path().display().to_string();
         if !std::path::Path::new("/etc/hosts").exists() {
             std::fs::create_dir_all("/etc").context("make /etc")?;
             std::fs::write("/etc/hosts", "").context("make /etc/hosts")?;
         }
-        kfault_tests::ns::mount(Some(path), "/etc/hosts", None, libc::MS_BIND)?;
-        Ok(Self)
+        kfault_tests::ns::mount(Some(&path), "/etc/hosts", None, libc::MS_BIND)?;
+        Ok(Self(file))
     }
 }
 

@@ -47,6 +47,13 @@ impl Run {
         Ok(self)
     }
 
+    /// And of a file.
+    #[must_use]
+    pub fn file(mut self, file: File) -> Self {
+        self.files.push(file);
+        self
+    }
+
     /// Dies at a fault point of the engine, `before` or `after` it.
     #[must_use]
     pub fn crashing(mut self, point: &str, stage: &str) -> Self {

@@ -69,14 +69,8 @@ impl Manifest {
 
     /// Writes it to a file that goes when dropped.
     pub fn write(&self) -> Result<File> {
-        let mut file = tempfile::Builder::new()
-            .prefix("kft-")
-            .suffix(".yaml")
-            .tempfile()
-            .context("make a manifest")?;
         // JSON is YAML.
-        file.write_all(self.0.to_string().as_bytes()).context("write a manifest")?;
-        Ok(File(file))
+        File::of(&self.0.to_string())
     }
 }
 
@@ -85,6 +79,17 @@ impl Manifest {
 pub struct File(NamedTempFile);
 
 impl File {
+    /// With this text.
+    pub fn of(text: &str) -> Result<Self> {
+        let mut file = tempfile::Builder::new()
+            .prefix("kft-")
+            .suffix(".yaml")
+            .tempfile()
+            .context("make a manifest")?;
+        file.write_all(text.as_bytes()).context("write a manifest")?;
+        Ok(Self(file))
+    }
+
     /// Where.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -1,0 +1,80 @@
+//! Every manifest of `deploy/examples`, run as its first lines say.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kfault_tests::kfault::Run;
+use kfault_tests::manifest::File;
+use kfault_tests::net::{Family, Net};
+use kfault_tests::probe::udp::{self, Probe};
+use kfault_tests::snapshot::Snapshot;
+
+use crate::faulty::{Neighbour, is_over, warm_up};
+use crate::harness::{Done, Test, tests};
+use crate::peers::HostsFile;
+
+pub fn tests() -> Vec<Test> {
+    tests!("examples": every_example_runs_acts_and_recovers)
+}
+
+macro_rules! examples {
+    ($($name:literal),+ $(,)?) => {
+        [$(($name, include_str!(concat!("../../deploy/examples/", $name)))),+]
+    };
+}
+
+/// Embedded, so that the machines need no tree. A golden test looks whether one is missing.
+const EXAMPLES: [(&str, &str); 13] = examples![
+    "network-bandwidth.yaml",
+    "network-corrupt.yaml",
+    "network-delay.yaml",
+    "network-duplicate.yaml",
+    "network-external-targets.yaml",
+    "network-ingress-loss.yaml",
+    "network-jitter.yaml",
+    "network-loss.yaml",
+    "network-netem-all.yaml",
+    "network-partition-reject.yaml",
+    "network-partition.yaml",
+    "network-rate.yaml",
+    "network-reorder.yaml",
+];
+
+fn every_example_runs_acts_and_recovers() -> Result<Done> {
+    let net = Net::new()?;
+    warm_up(&net)?;
+    let before = Snapshot::of(&net)?;
+    let neighbour = Neighbour::start(&net)?;
+    let _names = HostsFile::with("192.0.2.80 example.com\n192.0.2.81 example.org\n")?;
+    for (name, text) in EXAMPLES {
+        run(&net, name, text).with_context(|| name)?;
+        is_over(&net, &before, "after recovery").with_context(|| name)?;
+    }
+    neighbour.ensure_unharmed()?;
+    Ok(Done::Kept)
+}
+
+fn run(net: &Net, name: &str, text: &str) -> Result<()> {
+    let mut run = Run::default().file(File::of(text)?).target(&net.client.ns.word()).seed(1);
+    if text.contains("\n  target:\n") {
+        run = run.peer(&net.server.ns.word());
+    }
+    let kfault = run.start()?;
+    // Large enough together for every bucket to run empty.
+    let shape = Probe { size: 1400, ..Probe::many(500) };
+    let (client, server) = (&net.client, &net.server);
+    udp::run(&client.ns, &server.ns, server.ip(Family::V4), &shape)?;
+    udp::run(&server.ns, &client.ns, client.ip(Family::V4), &shape)?;
+    let summary = kfault.stop_within(Duration::from_secs(60))?;
+    // Those addresses are for documentation, and nobody is there.
+    let is_elsewhere = name == "network-external-targets.yaml";
+    for rule in summary.rules() {
+        let count = |counter: &str| rule[counter].as_u64().unwrap_or_default();
+        ensure!(
+            is_elsewhere == (count("matched") == 0) && is_elsewhere == (count("injected") == 0),
+            "{rule}"
+        );
+    }
+    ensure!(!summary.rules().is_empty(), "no rule at all: {}", summary.json());
+    Ok(())
+}
