@@ -32,7 +32,7 @@ pub struct Workload {
 impl Workload {
     /// A workload that stands for whatever a selector will choose, for a plan without a host.
     #[must_use]
-    pub fn placeholder(name: &str) -> Self {
+    pub fn unbound(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             netns: String::new(),
@@ -44,9 +44,9 @@ impl Workload {
         }
     }
 
-    /// True for what [`Workload::placeholder`] makes.
+    /// True for what [`Workload::unbound`] makes.
     #[must_use]
-    pub fn is_placeholder(&self) -> bool {
+    pub fn is_unbound(&self) -> bool {
         self.netns.is_empty() && self.inode == 0
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn workloads(n: usize) -> Vec<Workload> {
-        (0..n).map(|i| Workload::placeholder(&format!("netns:w{i:03}"))).collect()
+        (0..n).map(|i| Workload::unbound(&format!("netns:w{i:03}"))).collect()
     }
 
     fn chosen(mode: Mode, n: usize, seed: u64) -> usize {

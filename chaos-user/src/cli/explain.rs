@@ -19,7 +19,7 @@ use crate::fault::{
 use crate::plan::{Plan, Rule};
 use crate::select::Workload;
 
-/// Names of the placeholders in a plan that was made without a host.
+/// Names of the unbound workloads of a plan that was made without a host.
 const SOURCE: &str = "spec.selector";
 const TARGET: &str = "spec.target.selector";
 
@@ -116,10 +116,10 @@ fn explain_one(parsed: Parsed) -> Explained {
     explained
 }
 
-/// Lowers an experiment on placeholders, with seed 0.
+/// Lowers an experiment on unbound workloads, with seed 0.
 fn without_host(experiment: &Experiment) -> Result<Lowered, LowerError> {
-    let source = [Workload::placeholder(SOURCE)];
-    let target = [Workload::placeholder(TARGET)];
+    let source = [Workload::unbound(SOURCE)];
+    let target = [Workload::unbound(TARGET)];
     let peers = experiment.target().map(|_| &target[..]);
     lower(experiment, &source, peers, &Options::default())
 }

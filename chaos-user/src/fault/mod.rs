@@ -228,7 +228,7 @@ impl LowerError {
 }
 
 /// Lowers an experiment on chosen workloads. `peers` are the workloads of `spec.target`. A plan
-/// without a host is made with placeholders ([`Workload::placeholder`]).
+/// without a host is made with unbound workloads ([`Workload::unbound`]).
 ///
 /// # Errors
 /// See [`LowerError`]; nothing of the experiment can act then.

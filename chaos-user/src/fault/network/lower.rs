@@ -52,7 +52,7 @@ pub fn lower(
         (Some(_), Some(peers)) => Some(peers),
         (Some(_), None) => return Err(LowerError::NoPeers { experiment: experiment.id() }),
     };
-    if sources.iter().any(|source| !source.is_placeholder()) && spec.kfault.follow {
+    if sources.iter().any(|source| !source.is_unbound()) && spec.kfault.follow {
         let message = "has an effect in a cluster only: here the choice is made once, at the start";
         lowered.warn("spec.kfault.follow", message);
     }
@@ -108,9 +108,9 @@ fn distinct<'a>(all: &'a [Workload], field: &str, lowered: &mut Lowered) -> Vec<
                 && other.netns == workload.netns
                 && other.cgroup == workload.cgroup
         };
-        let known = out.iter().find(|other| {
-            other.name == workload.name || (!workload.is_placeholder() && same(other))
-        });
+        let known = out
+            .iter()
+            .find(|other| other.name == workload.name || (!workload.is_unbound() && same(other)));
         match known {
             Some(known) => {
                 lowered.warn(
@@ -187,7 +187,7 @@ fn external(spec: &NetworkChaos) -> Peers {
 fn addresses(experiment: &Experiment, workloads: &[&Workload]) -> Result<Peers, LowerError> {
     let mut peers = Peers::default();
     for workload in workloads {
-        if workload.is_placeholder() {
+        if workload.is_unbound() {
             peers.workloads.push(workload.name.clone());
         } else if workload.addresses.is_empty() {
             let (experiment, workload) = (experiment.id(), workload.name.clone());
@@ -227,7 +227,7 @@ fn loopback(
     lowered: &mut Lowered,
 ) {
     let (field, device) = flow.device;
-    if device == Some("lo") || flow.at.is_placeholder() {
+    if device == Some("lo") || flow.at.is_unbound() {
         return;
     }
     let ends = if field == "spec.device" { others.unwrap_or(&[]) } else { sources };
@@ -303,7 +303,7 @@ fn device_name(
     at: &Workload,
     (field, wanted): (&'static str, Option<&str>),
 ) -> Result<String, LowerError> {
-    if at.is_placeholder() {
+    if at.is_unbound() {
         return Ok(wanted.unwrap_or_default().to_owned());
     }
     let (experiment, workload, devices) = (experiment.id(), at.name.clone(), at.devices.join(", "));
