@@ -67,7 +67,7 @@ const FOLDERS: [&str; 6] =
     ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/usr/local/bin", "/usr/local/sbin"];
 
 /// Small files that the C library, nginx and iproute2 look for.
-const ETC: [(&str, &str); 5] = [
+const ETC: [(&str, &str); 6] = [
     (
         "/etc/passwd",
         "root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/bin/false\n\
@@ -80,6 +80,8 @@ const ETC: [(&str, &str); 5] = [
         "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
     ),
     ("/etc/resolv.conf", ""),
+    // As Debian's: a name in /etc/hosts may have several addresses.
+    ("/etc/host.conf", "multi on\n"),
 ];
 
 const EMPTY: [&str; 15] = [
