@@ -8,23 +8,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use chaos_user::engine::{Engine, Options, fault_points};
 use chaos_user::plan::Peers;
+use kfault_tests::cgroup::Cgroup;
 use kfault_tests::clock::wait_for;
-use kfault_tests::kfault::{LEASE, command};
+use kfault_tests::kfault::{LEASE, Run, command};
 use kfault_tests::manifest::Manifest;
-use kfault_tests::net::{DEVICE, Family, Net};
-use kfault_tests::probe::udp::Probe;
+use kfault_tests::net::{DEVICE, FAMILIES, Family, Host, Net};
+use kfault_tests::probe::process::Process;
+use kfault_tests::probe::udp::{self, Probe, Stream};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 
 use crate::bench::targets;
-use crate::faulty::{Neighbour, is_over, on_client, probe, warm_up};
+use crate::faulty::{Neighbour, ensure_unharmed, is_over, on_client, probe, warm_up};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
         tests!("crash": a_stopped_kfault_loses_its_lease).into_iter().map(Test::smoke).collect();
     all.extend(tests!("crash":
-        killed_at_any_point_nothing_stays,
+        killed_before_any_action_nothing_stays,
+        killed_after_any_action_nothing_stays,
+        killed_while_its_faults_act_nothing_stays,
         a_namespace_that_vanishes_ends_its_own_fault_only,
         a_device_that_comes_back_is_left_alone,
         a_full_map_is_refused_and_nothing_is_left,
@@ -33,32 +37,133 @@ pub fn tests() -> Vec<Test> {
 }
 
 const LATENCY_MS: u64 = 100;
+/// Where packets are on their way when kfault dies. Nobody looks at them.
+const BUSY_PORT: u16 = 7950;
 
 /// Loss and delay towards more peers than fit beside the rule: with it every action is reached,
 /// the last ones during recovery.
 fn rich() -> Manifest {
-    let mut peers = vec!["10.77.2.2".to_owned()];
+    let mut peers = vec!["10.77.2.2".to_owned(), "fd00:77:2::2".to_owned()];
     peers.extend((0..6).map(|i| format!("172.16.{i}.0/24")));
     Manifest::delay(&format!("{LATENCY_MS}ms")).with("loss", json!({"loss": "50"})).to(&peers)
 }
 
-fn killed_at_any_point_nothing_stays() -> Result<Done> {
-    let net = Net::new()?;
-    warm_up(&net)?;
-    let before = Snapshot::of(&net)?;
-    let neighbour = Neighbour::start(&net)?;
-    for point in fault_points() {
-        for stage in ["before", "after"] {
-            killed_at(&net, &before, &point, stage)
-                .with_context(|| format!("killed {stage} {point}"))?;
+/// A host with everything that a run can be attached to: a namespace, and a cgroup beside it.
+struct Scene {
+    inside: Process,
+    cgroup: Cgroup,
+    // Its device goes before the router does.
+    _host: Host,
+    net: Net,
+    before: Snapshot,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        let net = Net::new()?;
+        let host = net.host()?;
+        let cgroup = Cgroup::new("crash")?;
+        let inside = Process::start(&host.0.ns, Some(&cgroup))?;
+        let before = Snapshot::of(&net)?.and(&cgroup)?;
+        let mut scene = Self { inside, cgroup, _host: host, net, before };
+        scene.free_within(Duration::from_secs(2))?;
+        Ok(scene)
+    }
+
+    /// Everything at once, on every kind of hook: what leaves is held, lost, doubled and shaped,
+    /// what arrives is lost, and one port of the server is cut off.
+    fn run(&self) -> Result<Run> {
+        let netem = rich()
+            .with("action", json!("netem"))
+            .with("duplicate", json!({"duplicate": "20"}))
+            .with("rate", json!({"rate": "100mbit"}));
+        let deaf = Manifest::loss("100")
+            .with("direction", json!("from"))
+            .with("kfault", json!({"ingress": true}));
+        let cut = Manifest::new("partition").to(&["10.77.2.2:7777", "[fd00:77:2::2]:7777"]);
+        Ok(on_client(&self.net, &netem)?.and(&deaf)?.and(&cut)?.target(&self.cgroup.word()))
+    }
+
+    /// kfault has been killed: its faults end in time, and `sweep` takes away the rest.
+    fn ensure_over(&mut self) -> Result<()> {
+        self.free_within(LEASE + Duration::from_millis(LATENCY_MS) + Duration::from_secs(2))?;
+        command(&["sweep"], 0)?;
+        let after = Snapshot::of(&self.net)?.and(&self.cgroup)?;
+        self.before.ensure_same(&after, "after the sweep")?;
+        let swept = command(&["sweep", "--output", "json"], 0)?;
+        ensure!(swept.trim() == NOTHING, "the first sweep left {swept}");
+        self.free_within(Duration::from_secs(2)).context("after the sweep")
+    }
+
+    /// Every fault ends within `limit`.
+    fn free_within(&mut self, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        loop {
+            let is_last = Instant::now() > end;
+            match self.free() {
+                Err(error) if is_last => {
+                    return Err(error.context(format!("a fault still acts after {limit:?}")));
+                }
+                Err(_) => {}
+                Ok(()) => return Ok(()),
+            }
         }
+    }
+
+    /// Packets of the client, to the client and of the cgroup are unharmed.
+    fn free(&mut self) -> Result<()> {
+        let shape = Probe { patience: Duration::from_millis(50), ..short() };
+        let (client, server) = (&self.net.client, &self.net.server);
+        for family in FAMILIES {
+            let (client_ip, server_ip) = (client.ip(family), server.ip(family));
+            let there = udp::run(&client.ns, &server.ns, server_ip, &shape)?;
+            ensure_unharmed(&there, &format!("what the client sends ({family:?})"))?;
+            let back = udp::run(&server.ns, &client.ns, client_ip, &shape)?;
+            ensure_unharmed(&back, &format!("what the client gets ({family:?})"))?;
+            let inside = &mut self.inside;
+            let sent = udp::run_by(&server.ns, server_ip, &shape, |at| inside.send(at, &shape))?;
+            ensure_unharmed(&sent, &format!("what the cgroup sends ({family:?})"))?;
+        }
+        Ok(())
+    }
+
+    /// Packets that a delay holds back while kfault dies.
+    fn keep_busy(&self) -> Result<Stream> {
+        let (client, server) = (&self.net.client, &self.net.server);
+        let every = Duration::from_millis(5);
+        Stream::start(&client.ns, &server.ns, server.v4.into(), BUSY_PORT, every)
+    }
+}
+
+/// What `kfault sweep --output json` says when there is nothing.
+const NOTHING: &str = "{\"removed\":[]}";
+
+/// Some packets in a row.
+fn short() -> Probe {
+    Probe::of(10, Duration::from_millis(2))
+}
+
+fn killed_before_any_action_nothing_stays() -> Result<Done> {
+    killed_at_every_point("before")
+}
+
+fn killed_after_any_action_nothing_stays() -> Result<Done> {
+    killed_at_every_point("after")
+}
+
+fn killed_at_every_point(stage: &str) -> Result<Done> {
+    let mut scene = Scene::new()?;
+    let neighbour = Neighbour::start(&scene.net)?;
+    for point in fault_points() {
+        killed_at(&mut scene, &point, stage).with_context(|| format!("killed {stage} {point}"))?;
     }
     neighbour.ensure_unharmed()?;
     Ok(Done::Kept)
 }
 
-fn killed_at(net: &Net, before: &Snapshot, point: &str, stage: &str) -> Result<()> {
-    let mut kfault = on_client(net, &rich())?.crashing(point, stage).spawn()?;
+fn killed_at(scene: &mut Scene, point: &str, stage: &str) -> Result<()> {
+    let busy = scene.keep_busy()?;
+    let mut kfault = scene.run()?.crashing(point, stage).spawn()?;
     // What applying does not reach, recovering does.
     if kfault.event("applied").is_ok() {
         kfault.signal(libc::SIGINT)?;
@@ -70,16 +175,35 @@ fn killed_at(net: &Net, before: &Snapshot, point: &str, stage: &str) -> Result<(
         ended.status,
         ended.errors
     );
-    let patience = LEASE + Duration::from_millis(LATENCY_MS) + Duration::from_secs(2);
-    ensure!(wait_for(patience, || passes(net)), "a fault still acts after {patience:?}");
-    command(&["sweep"], 0)?;
-    is_over(net, before, "after the sweep")
+    ensure_none_changed(busy)?;
+    scene.ensure_over()
+}
+
+/// Lost, late or twice, but not with another payload.
+fn ensure_none_changed(busy: Stream) -> Result<()> {
+    let outcome = busy.finish(Duration::from_millis(50))?;
+    ensure!(outcome.wrong == 0, "packets arrived changed: {}", outcome.describe());
+    Ok(())
+}
+
+/// The same where nothing is being done: every fault acts, and packets are held.
+fn killed_while_its_faults_act_nothing_stays() -> Result<Done> {
+    let mut scene = Scene::new()?;
+    let neighbour = Neighbour::start(&scene.net)?;
+    let busy = scene.keep_busy()?;
+    let kfault = scene.run()?.start()?;
+    std::thread::sleep(Duration::from_millis(2 * LATENCY_MS));
+    ensure!(scene.free().is_err(), "no fault acts");
+    kfault.kill()?;
+    ensure_none_changed(busy)?;
+    scene.ensure_over()?;
+    neighbour.ensure_unharmed()?;
+    Ok(Done::Kept)
 }
 
 /// Whether some packets in a row pass at once.
 fn passes(net: &Net) -> bool {
-    let shape = Probe::of(10, Duration::from_millis(2));
-    probe(net, Family::V4, &shape)
+    probe(net, Family::V4, &short())
         .is_ok_and(|outcome| outcome.lost() == 0 && outcome.delay(0.5) < LATENCY_MS as f64 / 2.0)
 }
 
@@ -137,7 +261,7 @@ fn a_namespace_that_vanishes_ends_its_own_fault_only() -> Result<Done> {
     kfault.stop()?;
     ensure!(wait_for(Duration::from_secs(2), || passes(&net)), "the fault outlives the run");
     let swept = command(&["sweep", "--output", "json"], 0)?;
-    ensure!(swept.trim() == "{\"removed\":[]}", "after the run there was still {swept}");
+    ensure!(swept.trim() == NOTHING, "after the run there was still {swept}");
     Ok(Done::Kept)
 }
 
