@@ -118,6 +118,22 @@ fn a_new_address_of_a_name_changes_peers_only() {
 }
 
 #[test]
+fn a_target_that_vanishes_is_disarmed_and_stays_so() {
+    let fake = Fake { vanished: [device("web")].into(), ..Fake::default() };
+    let mut engine = Engine::over(fake, &Options::default());
+    engine.apply(&rich(), &names("10.0.0.1")).expect("applies");
+    let all = engine.kernel().state.arms.len();
+    engine.beat().expect("beats");
+    let left = engine.kernel().state.arms.clone();
+    // One hook of the target has gone, those of the other one act.
+    assert_eq!((left.len(), all > 1), (all - 1, true));
+    engine.apply(&rich(), &names("10.0.0.2")).expect("applies again");
+    assert_eq!(engine.kernel().state.arms, left);
+    engine.recover(&|| false).expect("recovers");
+    assert_eq!(engine.kernel().state, State::default());
+}
+
+#[test]
 fn nothing_is_armed_before_its_rule_and_hook_stand() {
     // The fake refuses an arm that names an unwritten rule or an absent hook; see its terms.
     let mut engine = Engine::over(Fake::default(), &Options::default());

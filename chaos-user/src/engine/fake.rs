@@ -40,6 +40,8 @@ pub struct Fake {
     pub log: Vec<&'static str>,
     /// Fails the action with this place in `log`.
     pub fail_at: Option<usize>,
+    /// Devices whose namespace has vanished by name. What is there stays there.
+    pub vanished: BTreeSet<Device>,
 }
 
 fn refuse(why: &str) -> EngineError {
@@ -102,7 +104,13 @@ impl Kernel for Fake {
     }
 
     fn alive(&self, point: &Point) -> bool {
-        self.state.hooks.contains_key(point)
+        let is_gone = match point {
+            Point::Device { device, .. } | Point::Member { device, .. } => {
+                self.vanished.contains(device)
+            }
+            Point::Cgroup { .. } => false,
+        };
+        !is_gone && self.state.hooks.contains_key(point)
     }
 
     fn now(&self) -> u64 {

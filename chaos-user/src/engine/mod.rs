@@ -155,8 +155,19 @@ impl<K: Kernel> Engine<K> {
                 .map_err(|e| EngineError::bpf("compile the peers", e))?;
             tables.insert(peers.clone(), table);
         }
-        let (actions, next) = diff(plan, &tables, &self.installed)?;
-        self.beat()?;
+        self.renew()?;
+        let gone = self.end_vanished()?;
+        let (mut actions, mut next) = diff(plan, &tables, &self.installed)?;
+        // Rules of targets that are gone have ended.
+        actions.retain(|action| match action {
+            Action::Arm { point, after, .. } => *after == Arms::default() || !gone.contains(point),
+            _ => true,
+        });
+        for (point, (_, arms)) in &mut next.points {
+            if gone.contains(point) {
+                *arms = Arms::default();
+            }
+        }
         // Queues go last, and only when what they hold has left.
         let (removals, rest): (Vec<Action>, Vec<Action>) =
             actions.into_iter().partition(|a| matches!(a, Action::RemoveQueue { .. }));
@@ -171,11 +182,17 @@ impl<K: Kernel> Engine<K> {
         Ok(())
     }
 
-    /// Renews the heartbeat. Call it every second.
+    /// Renews the heartbeat, and ends the faults of targets that have vanished. Call it every
+    /// second.
     ///
     /// # Errors
-    /// When the map cannot be written.
+    /// When a map cannot be written.
     pub fn beat(&mut self) -> Result<(), EngineError> {
+        self.renew()?;
+        self.end_vanished().map(drop)
+    }
+
+    fn renew(&mut self) -> Result<(), EngineError> {
         let lease = u64::try_from(self.lease.as_nanos()).unwrap_or(u64::MAX);
         let until = self.kernel.now().saturating_add(lease);
         self.kernel.beat(until)
@@ -218,11 +235,24 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// The first failure, after all have been tried.
     pub fn disarm(&mut self) -> Result<(), EngineError> {
+        let all: BTreeSet<Point> = self.installed.points.keys().cloned().collect();
+        self.disarm_these(&all)
+    }
+
+    /// Disarms the points whose target has vanished, and says which they are. A namespace can
+    /// outlive its name, or the process that it was found by, with others' sockets in it.
+    fn end_vanished(&mut self) -> Result<BTreeSet<Point>, EngineError> {
+        let points = self.installed.points.keys();
+        let gone = points.filter(|point| !self.kernel.alive(point)).cloned().collect();
+        self.disarm_these(&gone)?;
+        Ok(gone)
+    }
+
+    fn disarm_these(&mut self, points: &BTreeSet<Point>) -> Result<(), EngineError> {
         let mut actions = Vec::new();
         for (point, (slot, arms)) in &mut self.installed.points {
-            let before = std::mem::take(arms);
-            if before != Arms::default() {
-                let after = Arms::default();
+            if points.contains(point) && *arms != Arms::default() {
+                let (before, after) = (std::mem::take(arms), Arms::default());
                 actions.push(Action::Arm { point: point.clone(), slot: *slot, before, after });
             }
         }
