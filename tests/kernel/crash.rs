@@ -10,16 +10,17 @@ use chaos_user::engine::{Engine, Options, fault_points};
 use chaos_user::plan::Peers;
 use kfault_tests::cgroup::Cgroup;
 use kfault_tests::clock::wait_for;
-use kfault_tests::kfault::{LEASE, Run, command};
+use kfault_tests::kfault::{Kfault, LEASE, Run, command};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{DEVICE, FAMILIES, Family, Host, Net};
+use kfault_tests::ns::Ns;
 use kfault_tests::probe::process::Process;
-use kfault_tests::probe::udp::{self, Probe, Stream};
+use kfault_tests::probe::udp::{self, Outcome, Probe, Stream};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 
 use crate::bench::targets;
-use crate::faulty::{Neighbour, ensure_unharmed, is_over, on_client, probe, warm_up};
+use crate::faulty::{Neighbour, ensure_unharmed, is_over, on_client, probe, unharmed, warm_up};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -30,6 +31,8 @@ pub fn tests() -> Vec<Test> {
         killed_after_any_action_nothing_stays,
         killed_while_its_faults_act_nothing_stays,
         a_namespace_that_vanishes_ends_its_own_fault_only,
+        a_namespace_that_only_loses_its_name_is_set_free,
+        a_run_whose_targets_are_all_gone_ends_by_itself,
         a_device_that_comes_back_is_left_alone,
         a_full_map_is_refused_and_nothing_is_left,
     ));
@@ -90,8 +93,7 @@ impl Scene {
         command(&["sweep"], 0)?;
         let after = Snapshot::of(&self.net)?.and(&self.cgroup)?;
         self.before.ensure_same(&after, "after the sweep")?;
-        let swept = command(&["sweep", "--output", "json"], 0)?;
-        ensure!(swept.trim() == NOTHING, "the first sweep left {swept}");
+        ensure_nothing_to_sweep()?;
         self.free_within(Duration::from_secs(2)).context("after the sweep")
     }
 
@@ -232,37 +234,108 @@ fn a_stopped_kfault_loses_its_lease() -> Result<Done> {
     Ok(Done::Kept)
 }
 
+/// What a runtime does when a pod goes: the device first, then the namespace.
 fn a_namespace_that_vanishes_ends_its_own_fault_only() -> Result<Done> {
     let mut net = Net::new()?;
     warm_up(&net)?;
-    let run = on_client(&net, &Manifest::loss("100"))?.target(&net.near.ns.word());
-    let mut kfault = run.start()?;
-    // What a runtime does when a pod goes: the device first, then the namespace.
+    let look = |net: &Net| Snapshot::of_all(&[&Ns::here()?, &net.client.ns, &net.server.ns]);
+    let before = look(&net)?;
+    let mut kfault = on_both(&net)?.start()?;
     net.near.ns.batch(&[&format!("link del {DEVICE}")])?;
     net.near.ns.remove()?;
+    one_is_gone(&net, &mut kfault)?;
+    kfault.stop()?;
+    before.ensure_same(&look(&net)?, "after recovery")?;
+    ensure!(wait_for(Duration::from_secs(2), || passes(&net)), "the fault outlives the run");
+    ensure_nothing_to_sweep()?;
+    Ok(Done::Kept)
+}
+
+/// Processes and descriptors keep a namespace without a name alive, and its device with it.
+fn a_namespace_that_only_loses_its_name_is_set_free() -> Result<Done> {
+    let mut net = Net::new()?;
+    warm_up(&net)?;
+    let before = without_router(&net)?;
+    let mut kfault = on_both(&net)?.start()?;
+    ensure!(near(&net)?.received() == 0, "the fault does not act");
+    net.near.ns.remove()?;
+    one_is_gone(&net, &mut kfault)?;
+    unharmed("what has only lost its name", || near(&net))?;
+    kfault.stop()?;
+    before.ensure_same(&without_router(&net)?, "after recovery")?;
+    ensure!(wait_for(Duration::from_secs(2), || passes(&net)), "the fault outlives the run");
+    ensure_nothing_to_sweep()?;
+    Ok(Done::Kept)
+}
+
+fn a_run_whose_targets_are_all_gone_ends_by_itself() -> Result<Done> {
+    let mut net = Net::new()?;
+    warm_up(&net)?;
+    let before = without_router(&net)?;
+    let kfault = on_both(&net)?.start()?;
+    net.client.ns.remove()?;
+    net.near.ns.remove()?;
+    ensure_ended_as_gone(kfault)?;
+    before.ensure_same(&without_router(&net)?, "after its end")?;
+    ensure!(wait_for(Duration::from_secs(2), || passes(&net)), "the fault outlives the run");
+    unharmed("what was the other target", || near(&net))?;
+    Ok(Done::Kept)
+}
+
+/// What does not show the names of namespaces.
+fn without_router(net: &Net) -> Result<Snapshot> {
+    Snapshot::of_all(&[&Ns::here()?, &net.client.ns, &net.server.ns, &net.near.ns])
+}
+
+/// Nothing of the client's and the neighbour's passes.
+fn on_both(net: &Net) -> Result<Run> {
+    Ok(on_client(net, &Manifest::loss("100"))?.target(&net.near.ns.word()))
+}
+
+/// From the neighbour to the server.
+fn near(net: &Net) -> Result<Outcome> {
+    udp::run(&net.near.ns, &net.server.ns, net.server.v4.into(), &short())
+}
+
+/// Waits until kfault says that the neighbour has gone, and only the neighbour; the client's
+/// fault goes on.
+fn one_is_gone(net: &Net, kfault: &mut Kfault) -> Result<()> {
     let near = net.near.ns.word();
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let event = kfault.event("counters")?;
         let rules = event["rules"].as_array().cloned().unwrap_or_default();
-        let gone: Vec<bool> = rules
-            .iter()
-            .filter(|rule| rule["targetGone"] == true)
-            .map(|rule| rule["target"] == near.as_str())
-            .collect();
-        if gone == [true] {
+        let gone: Vec<_> = rules.iter().filter(|rule| rule["targetGone"] == true).collect();
+        if let [rule] = gone[..] {
+            ensure!(rule["target"] == near.as_str(), "another target is said to have gone: {rule}");
             break;
         }
-        if Instant::now() > end {
-            bail!("nobody says that {near} has gone: {event}");
-        }
+        ensure!(Instant::now() < end, "nobody says that {near} has gone: {event}");
     }
-    ensure!(!passes(&net), "the other target's fault has ended with it");
-    kfault.stop()?;
-    ensure!(wait_for(Duration::from_secs(2), || passes(&net)), "the fault outlives the run");
+    ensure!(!passes(net), "the other target's fault has ended with it");
+    Ok(())
+}
+
+/// The run ends by itself, successfully, and says why.
+fn ensure_ended_as_gone(kfault: Kfault) -> Result<()> {
+    let ended = kfault.end()?;
+    let is_told = ended
+        .events
+        .iter()
+        .any(|event| event["event"] == "recovered" && event["reason"] == "its targets are gone");
+    ensure!(
+        ended.status.code() == Some(0) && is_told,
+        "without targets kfault ended with {}: {}",
+        ended.status,
+        ended.errors
+    );
+    ended.summary().map(drop)
+}
+
+fn ensure_nothing_to_sweep() -> Result<()> {
     let swept = command(&["sweep", "--output", "json"], 0)?;
-    ensure!(swept.trim() == NOTHING, "after the run there was still {swept}");
-    Ok(Done::Kept)
+    ensure!(swept.trim() == NOTHING, "there was still {swept}");
+    Ok(())
 }
 
 fn a_device_that_comes_back_is_left_alone() -> Result<Done> {
@@ -274,12 +347,13 @@ fn a_device_that_comes_back_is_left_alone() -> Result<Done> {
     net.reconnect(&net.client)?;
     let before = Snapshot::of(&net)?;
     ensure!(wait_for(Duration::from_secs(5), || passes(&net)), "the new device is faulted");
-    kfault.stop()?;
+    ensure_ended_as_gone(kfault)?;
     // A delay line stands beside the device and goes with the run; nothing else may change.
     let difference = before.difference(&Snapshot::of(&net)?);
     let ours = |line: &str| line.starts_with("- ") && line.contains("kfault");
     ensure!(difference.lines().all(ours), "the new device has changed:\n{difference}");
     ensure!(passes(&net), "the new device is faulted after recovery");
+    ensure_nothing_to_sweep()?;
     Ok(Done::Kept)
 }
 
