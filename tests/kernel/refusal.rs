@@ -1,10 +1,12 @@
 //! What is refused is refused whole, before anything is touched.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kfault_tests::bpf;
+use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::{Ended, Run};
 use kfault_tests::manifest::Manifest;
-use kfault_tests::net::Net;
+use kfault_tests::net::{DEVICE, Net};
+use kfault_tests::probe::process::Process;
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 
@@ -21,6 +23,10 @@ pub fn tests() -> Vec<Test> {
         a_protected_target_is_refused_by_name,
         a_peer_without_an_address_is_refused,
         a_target_that_matches_nothing_is_refused,
+        a_device_that_is_not_there_is_refused_and_those_that_are_there_are_named,
+        a_kind_that_kfault_does_not_know_is_refused_and_not_skipped,
+        a_cgroup_with_a_protected_process_is_refused_by_its_name,
+        one_missing_target_refuses_the_others_too,
     ));
     all
 }
@@ -82,5 +88,49 @@ fn a_target_that_matches_nothing_is_refused() -> Result<Done> {
     let net = Net::new()?;
     let run = on_client(&net, &Manifest::loss("100"))?.target("netns:kft-nobody");
     refused(&net, run, 2, &["kft-nobody"])?;
+    Ok(Done::Kept)
+}
+
+fn a_device_that_is_not_there_is_refused_and_those_that_are_there_are_named() -> Result<Done> {
+    let net = Net::new()?;
+    let manifest = Manifest::loss("100").with("device", json!("eth9"));
+    refused(&net, on_client(&net, &manifest)?, 2, &["spec.device", "eth9", DEVICE])?;
+    Ok(Done::Kept)
+}
+
+/// What a later version could serve ends with 3, what none will with 2.
+fn a_kind_that_kfault_does_not_know_is_refused_and_not_skipped() -> Result<Done> {
+    let net = Net::new()?;
+    let good = Manifest::loss("100").named("good");
+    for (version, kind, code) in [
+        ("chaos-mesh.org/v1alpha1", "StressChaos", 3),
+        ("chaos-mesh.org/v1alpha1", "NoChaos", 2),
+        ("litmuschaos.io/v1alpha1", "NetworkChaos", 2),
+        ("apps/v1", "Deployment", 2),
+    ] {
+        let foreign = Manifest::loss("100").named("foreign").kind(version, kind);
+        refused(&net, on_client(&net, &good)?.and(&foreign)?, code, &["default/foreign"])?;
+    }
+    Ok(Done::Kept)
+}
+
+fn a_cgroup_with_a_protected_process_is_refused_by_its_name() -> Result<Done> {
+    let net = Net::new()?;
+    let host = net.host()?;
+    let cgroup = Cgroup::new("protected")?;
+    let process = Process::start(&host.0.ns, Some(&cgroup))?;
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", process.pid()))
+        .context("the name of a process")?;
+    let run = Run::of(&Manifest::loss("100"))?.target(&cgroup.word()).protect(comm.trim());
+    refused(&net, run, 2, &[&cgroup.word(), comm.trim()])?;
+    Ok(Done::Kept)
+}
+
+fn one_missing_target_refuses_the_others_too() -> Result<Done> {
+    let net = Net::new()?;
+    // Good ones on either side of it.
+    let near = net.near.ns.word();
+    let run = on_client(&net, &Manifest::loss("100"))?.target("pid:999999999").target(&near);
+    refused(&net, run, 2, &["pid:999999999"])?;
     Ok(Done::Kept)
 }

@@ -73,6 +73,12 @@ impl Run {
         self.flag("--peer", word)
     }
 
+    /// `--protect`
+    #[must_use]
+    pub fn protect(self, name: &str) -> Self {
+        self.flag("--protect", name)
+    }
+
     /// `--seed`
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {

@@ -53,6 +53,14 @@ impl Manifest {
         self
     }
 
+    /// Sets its kind.
+    #[must_use]
+    pub fn kind(mut self, api_version: &str, kind: &str) -> Self {
+        self.0["apiVersion"] = api_version.into();
+        self.0["kind"] = kind.into();
+        self
+    }
+
     /// Only packets to these.
     #[must_use]
     pub fn to<T: ToString>(self, externals: &[T]) -> Self {

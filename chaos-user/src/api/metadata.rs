@@ -44,24 +44,21 @@ impl Metadata {
 pub fn kind(root: &mut Fields<'_>, findings: &mut Findings) -> Option<Kind> {
     let version = root.text("apiVersion", findings).map(str::to_owned);
     let name = root.text("kind", findings).map(str::to_owned);
-    let allowed = format!("allowed: {API_VERSION}");
-    root.require("apiVersion", &allowed, findings);
+    root.require("apiVersion", &format!("allowed: {API_VERSION}"), findings);
     root.require("kind", &format!("allowed: {}", Kind::served()), findings);
     let (version, name) = (version?, name?);
     if version != API_VERSION {
         let ours = version.split('/').next() == Some(GROUP);
         let what =
             if ours { "this version of the group does not exist" } else { "another API group" };
-        findings.invalid("apiVersion", &version, format!("{what}; {allowed}; write that"));
+        findings.invalid("apiVersion", &version, format!("{what}; write {API_VERSION}"));
         return None;
     }
     let kind = Kind::find(&name);
     if kind.is_none() {
         let advice = match Kind::nearly(&name) {
             Some(nearly) => format!("did you mean \"{nearly}\"?"),
-            None => {
-                format!("no such kind in {API_VERSION}; allowed: {}; write that", Kind::served())
-            }
+            None => format!("no such kind in {API_VERSION}; allowed: {}", Kind::served()),
         };
         findings.invalid("kind", &name, advice);
     }

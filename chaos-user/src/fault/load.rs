@@ -218,8 +218,10 @@ fn parse_one(document: &Document) -> Parsed {
             }
         }
     }
-    parsed.namespace = metadata.as_ref().map(|metadata| metadata.namespace.clone());
-    parsed.name = metadata.as_ref().map(|metadata| metadata.name.clone());
+    let stranger = &document.value["metadata"];
+    let text = |key: &str| stranger[key].as_str().map(str::to_owned);
+    parsed.namespace = metadata.as_ref().map_or(text("namespace"), |m| Some(m.namespace.clone()));
+    parsed.name = metadata.as_ref().map_or(text("name"), |m| Some(m.name.clone()));
     let object = [&parsed.kind, &parsed.namespace, &parsed.name]
         .into_iter()
         .flatten()
