@@ -52,7 +52,7 @@ fn in_machine(
             .collect::<Vec<_>>()
             .join(" "),
         icount,
-        limit,
+        limits: vm::Limits::total(limit),
         each: &|line| println!("{line}"),
     };
     Ok(vm::run(&job)?.status)

@@ -187,14 +187,17 @@ fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result<Vec
 
 fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
     let step = Step::start(title(job));
-    let minutes = if job.is_smoke { 8 } else { 30 };
+    let minutes = if job.is_smoke { 30 } else { 60 };
     let outcome = vm::run(&vm::Job {
         kernel: job.kernel.clone(),
         files: vec![(tests.to_owned(), "kernel".to_owned())],
         command: format!("kernel --timing exact {}", arguments(job, filter).join(" ")),
         // Guest time then follows the guest's instructions, however busy this machine is.
         icount: true,
-        limit: Duration::from_secs(minutes * 60),
+        limits: vm::Limits {
+            total: Duration::from_secs(minutes * 60),
+            silence: Duration::from_secs(5 * 60),
+        },
         each: &|line| hear(&step, &job.kernel, line),
     });
     match outcome {

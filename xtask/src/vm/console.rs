@@ -76,8 +76,26 @@ impl Drop for Running {
     }
 }
 
+/// How long a machine may take once it has reached its first process.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// All in all.
+    pub total: Duration,
+    /// Between two lines. A machine that hangs says nothing, and one that is slow does: this
+    /// tells the two apart however busy the host is.
+    pub silence: Duration,
+}
+
+impl Limits {
+    /// For commands that may be silent all the time.
+    #[must_use]
+    pub fn total(total: Duration) -> Self {
+        Self { total, silence: total }
+    }
+}
+
 /// Boots once and reads the console until the command has ended or a limit is over.
-pub(super) fn boot(mut qemu: Command, limit: Duration, each: &dyn Fn(&str)) -> Result<Boot> {
+pub(super) fn boot(mut qemu: Command, limits: Limits, each: &dyn Fn(&str)) -> Result<Boot> {
     let start = Instant::now();
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running =
@@ -96,13 +114,17 @@ pub(super) fn boot(mut qemu: Command, limit: Duration, each: &dyn Fn(&str)) -> R
         times: (0.0, 0.0),
     };
     let (mut init, mut ready) = (false, false);
-    let mut end = start + INIT_LIMIT;
+    let mut total = start + INIT_LIMIT;
+    let mut end = total;
     loop {
         let line = match receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => {
-                let why =
-                    if init { "over the time limit" } else { "hung before the first process" };
+                let why = match (init, end < total) {
+                    (false, _) => "hung before the first process",
+                    (true, true) => "silent for too long, so it hangs,",
+                    (true, false) => "over the time limit",
+                };
                 boot.ended =
                     Ended::Broken(format!("{why} after {:.0} s", start.elapsed().as_secs_f32()));
                 return Ok(boot);
@@ -113,13 +135,17 @@ pub(super) fn boot(mut qemu: Command, limit: Duration, each: &dyn Fn(&str)) -> R
                 return Ok(boot);
             }
         };
+        if init {
+            end = total.min(Instant::now() + limits.silence);
+        }
         boot.console.push(line.clone());
         let seconds = start.elapsed().as_secs_f32();
         if !init {
             if line.contains(INIT) {
                 init = true;
                 boot.times.0 = seconds;
-                end = Instant::now() + limit;
+                total = Instant::now() + limits.total;
+                end = total.min(Instant::now() + limits.silence);
             }
         } else if !ready {
             if line.contains(READY) {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use console::Ended;
+pub use console::Limits;
 
 /// The kernels of the matrix: the oldest one supported, two long-term ones, the newest.
 pub const KERNELS: [&str; 4] = ["5.10", "6.1", "6.12", "7.x"];
@@ -33,7 +34,7 @@ pub struct Job<'a> {
     /// Guest time follows the executed instructions: exact and slow.
     pub icount: bool,
     /// How long the command may take, counted from the guest's first process.
-    pub limit: Duration,
+    pub limits: Limits,
     /// Hears the lines as they come.
     pub each: &'a (dyn Fn(&str) + Sync),
 }
@@ -88,9 +89,9 @@ pub fn main(args: Args) -> Result<()> {
         [line] => line.clone(),
         words => words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
     };
-    let limit = Duration::from_secs(args.limit);
+    let limits = Limits::total(Duration::from_secs(args.limit));
     let each = &|line: &str| println!("{line}");
-    let job = Job { kernel: args.kernel, files, command, icount: args.icount, limit, each };
+    let job = Job { kernel: args.kernel, files, command, icount: args.icount, limits, each };
     let outcome = run(&job)?;
     eprintln!(
         "vm: kernel {}, first process after {:.1} s, command after {:.1} s, {} boot(s), exit status {}",
@@ -113,7 +114,7 @@ pub fn run(job: &Job<'_>) -> Result<Outcome> {
     let mut boots = 0;
     loop {
         boots += 1;
-        let boot = console::boot(machine.qemu(job.icount), job.limit, job.each)?;
+        let boot = console::boot(machine.qemu(job.icount), job.limits, job.each)?;
         match boot.ended {
             Ended::Status(status) => {
                 return Ok(Outcome {
