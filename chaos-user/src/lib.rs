@@ -9,6 +9,7 @@ pub mod api;
 pub mod cli;
 pub mod engine;
 pub mod fault;
+pub mod kube;
 pub mod node;
 pub mod plan;
 pub mod select;

@@ -1,5 +1,7 @@
 //! Selection: which workloads an experiment acts on. Pure; the seed comes in as an argument.
 
+pub mod pods;
+
 use std::net::IpAddr;
 
 use chaos_abi::verdict::{dice, mix};
@@ -27,6 +29,8 @@ pub struct Workload {
     pub default_device: Option<String>,
     /// Its addresses, without loopback and link-local ones, sorted.
     pub addresses: Vec<IpAddr>,
+    /// It lives on another node: known by its addresses, and acted on by that node's agent.
+    pub is_elsewhere: bool,
 }
 
 impl Workload {
@@ -41,13 +45,20 @@ impl Workload {
             devices: Vec::new(),
             default_device: None,
             addresses: Vec::new(),
+            is_elsewhere: false,
         }
+    }
+
+    /// A workload of another node.
+    #[must_use]
+    pub fn elsewhere(name: &str, addresses: Vec<IpAddr>) -> Self {
+        Self { addresses, is_elsewhere: true, ..Self::unbound(name) }
     }
 
     /// True for what [`Workload::unbound`] makes.
     #[must_use]
     pub fn is_unbound(&self) -> bool {
-        self.netns.is_empty() && self.inode == 0
+        self.netns.is_empty() && self.inode == 0 && !self.is_elsewhere
     }
 }
 
@@ -66,17 +77,30 @@ pub enum SelectError {
 /// # Errors
 /// [`SelectError::Empty`] when there is nothing to choose from.
 pub fn select(mode: Mode, matching: &[Workload], seed: u64) -> Result<Vec<Workload>, SelectError> {
-    let mut all: Vec<&Workload> = matching.iter().collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all.dedup_by(|a, b| a.name == b.name);
+    let chosen = choose(mode, matching.iter().map(|workload| (&workload.name, workload)), seed)?;
+    Ok(chosen.into_iter().cloned().collect())
+}
+
+/// Chooses among things by their names, as [`select`] does.
+///
+/// # Errors
+/// [`SelectError::Empty`] when there is nothing to choose from.
+pub fn choose<K: Ord, T>(
+    mode: Mode,
+    matching: impl Iterator<Item = (K, T)>,
+    seed: u64,
+) -> Result<Vec<T>, SelectError> {
+    let mut all: Vec<(K, T)> = matching.collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.dedup_by(|a, b| a.0 == b.0);
     if all.is_empty() {
         return Err(SelectError::Empty);
     }
     let count = count(mode, all.len(), seed);
     shuffle(&mut all, seed);
     all.truncate(count);
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(all.into_iter().cloned().collect())
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(all.into_iter().map(|(_, thing)| thing).collect())
 }
 
 /// Streams of the choice's dice, apart from each other.

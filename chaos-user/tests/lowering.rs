@@ -18,6 +18,7 @@ fn netns(name: &str, n: u8) -> Workload {
         devices: vec!["lo".to_owned(), "eth0".to_owned()],
         default_device: Some("eth0".to_owned()),
         addresses: vec![IpAddr::from([10, 0, 0, n])],
+        is_elsewhere: false,
     }
 }
 

@@ -41,6 +41,10 @@ pub enum Command {
     Doctor(Doctor),
     /// Remove inert leftovers of a run that was killed
     Sweep(Sweep),
+    /// Carry out the faults of this node (a DaemonSet runs it)
+    Agent(Agent),
+    /// Serve the experiments of a cluster (a Deployment runs it)
+    Controller(Controller),
     /// Print a completion script for a shell
     Completion(Completion),
 }
@@ -127,6 +131,34 @@ pub struct Sweep {
     /// For whom the output is
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+/// `kfault agent`
+#[derive(Args, Debug)]
+pub struct Agent {
+    /// Name of this node in the cluster
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node: String,
+    /// Namespace that kfault runs in; the agent's lease is kept there
+    #[arg(long, env = "NAMESPACE", value_name = "NAME", default_value = "chaos-mesh")]
+    pub namespace: String,
+    /// Without an answer of the API server for so long, every fault of this node ends
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub cut_off: Duration,
+}
+
+/// `kfault controller`
+#[derive(Args, Debug)]
+pub struct Controller {
+    /// Namespace that kfault runs in
+    #[arg(long, env = "NAMESPACE", value_name = "NAME", default_value = "chaos-mesh")]
+    pub namespace: String,
+    /// Serve experiments and choose pods of this namespace only
+    #[arg(long, value_name = "NAMESPACE")]
+    pub target_namespace: Option<String>,
+    /// Choose only pods of namespaces with the annotation chaos-mesh.org/inject: enabled
+    #[arg(long)]
+    pub filter_namespaces: bool,
 }
 
 /// `kfault completion`

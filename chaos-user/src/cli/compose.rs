@@ -33,7 +33,7 @@ pub fn compose(args: &Run, seed: u64) -> Result<Composed, Stop> {
         return Err(Stop::all(problems));
     };
     // The flag can only shorten: it is applied to the rules below.
-    let options = Options { seed, dry_run: args.dry_run, duration: None };
+    let options = Options { seed, dry_run: args.dry_run, ..Options::default() };
     let fault::Composed { mut plan, warnings } =
         fault::compose(&experiments, &workloads.targets, &workloads.peers, &options)
             .map_err(|refusal| refused(&refusal))?;

@@ -5,9 +5,9 @@
 
 pub mod args;
 mod clock;
+mod cluster;
 mod compose;
 mod doctor;
-mod drive;
 mod events;
 pub mod exit;
 pub mod explain;
@@ -47,6 +47,8 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Sweep(args) => sweep::sweep(&args),
+        Command::Agent(args) => cluster::agent(&args),
+        Command::Controller(args) => cluster::controller(&args),
         Command::Completion(args) => completion(&args),
     }
     .into()

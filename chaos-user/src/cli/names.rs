@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::drive::Resolved;
+use crate::node::drive::Resolved;
 use crate::plan::Plan;
 
 /// How often names are looked up again.

@@ -7,13 +7,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use super::drive::{Driver, News, Resolved};
 use super::engine_exit;
-use super::exit::{Exit, Stop, chain};
+use super::exit::{Exit, Stop};
 use super::names::{self, Answers};
 use super::report::Reporter;
 use super::state::State;
-use crate::engine::{EngineError, Options};
+use crate::engine::{EngineError, Options, chain};
+use crate::node::drive::{Driver, News, Resolved};
 use crate::plan::{Plan, Rule, peers};
 
 /// Heartbeats in a row that may fail before the run ends: by then the lease has run out.
@@ -37,7 +37,8 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Waits for one.
+    pub async fn next(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.all;
         tokio::select! {
             _ = interrupt.recv() => {}

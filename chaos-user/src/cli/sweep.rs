@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::args::{Output, Sweep};
-use super::exit::{Exit, chain};
+use super::exit::Exit;
 use super::{complain, engine_exit, say};
+use crate::engine::chain;
 
 /// Runs the command.
 pub fn sweep(args: &Sweep) -> Exit {

@@ -1,7 +1,8 @@
 //! `--target`, `--peer` and `--protect`: from words to workloads that may be acted on.
 
 use super::args::Run;
-use super::exit::{Exit, Stop, chain};
+use super::exit::{Exit, Stop};
+use crate::engine::chain;
 use crate::node::NodeError;
 use crate::node::local::{Found, Host};
 use crate::node::protect::Protection;

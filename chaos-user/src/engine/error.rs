@@ -89,3 +89,19 @@ impl EngineError {
         }
     }
 }
+
+/// The message of an error with those of its sources.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        // thiserror's `#[from]` sources are often part of the message already.
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use chaos_abi::counter::Counters;
 
-pub use error::EngineError;
+pub use error::{EngineError, chain};
 pub use executor::{Observer, Stage, fault_points, set_fault_point_observer};
 pub use object::ProgramReport;
 pub use report::{load_report, test_run};
@@ -70,6 +70,9 @@ pub struct RuleReport {
 pub struct Engine<K: Kernel = Host> {
     kernel: K,
     installed: Installed,
+    /// Queues that no rule needs any more and that still hold packets: until when to wait for
+    /// them, in nanoseconds of the kernel's clock.
+    leaving: BTreeMap<Device, u64>,
     lease: Duration,
     _lock: Option<HostLock>,
 }
@@ -122,7 +125,13 @@ impl<K: Kernel> Engine<K> {
     /// An engine over a kernel of the caller's.
     #[must_use]
     pub fn over(kernel: K, options: &Options) -> Self {
-        Self { kernel, installed: Installed::default(), lease: options.lease, _lock: None }
+        Self {
+            kernel,
+            installed: Installed::default(),
+            leaving: BTreeMap::new(),
+            lease: options.lease,
+            _lock: None,
+        }
     }
 
     /// What is installed.
@@ -168,28 +177,46 @@ impl<K: Kernel> Engine<K> {
                 *arms = Arms::default();
             }
         }
-        // Queues go last, and only when what they hold has left.
-        let (removals, rest): (Vec<Action>, Vec<Action>) =
-            actions.into_iter().partition(|a| matches!(a, Action::RemoveQueue { .. }));
-        executor::execute(&mut self.kernel, &rest)?;
-        if !removals.is_empty() {
-            let going: Vec<Device> =
-                self.installed.queues.difference(&next.queues).cloned().collect();
-            self.drain(&going, &|| false);
-            executor::execute_all(&mut self.kernel, &removals)?;
+        // Queues go later, when what they hold has left.
+        actions.retain(|action| !matches!(action, Action::RemoveQueue { .. }));
+        executor::execute(&mut self.kernel, &actions)?;
+        self.leaving.retain(|device, _| !next.queues.contains(device));
+        let patience = self.kernel.now().saturating_add(self.longest_ns());
+        for device in self.installed.queues.difference(&next.queues) {
+            self.leaving.entry(device.clone()).or_insert(patience);
         }
+        next.queues.extend(self.leaving.keys().cloned());
         self.installed = next;
-        Ok(())
+        self.remove_left()
     }
 
-    /// Renews the heartbeat, and ends the faults of targets that have vanished. Call it every
-    /// second.
+    /// Takes queues away that no rule needs and that are empty, or whose time is over.
+    fn remove_left(&mut self) -> Result<(), EngineError> {
+        let now = self.kernel.now();
+        let left: Vec<Device> = self
+            .leaving
+            .iter()
+            .filter(|(device, until)| **until <= now || self.kernel.held(device) == 0)
+            .map(|(device, _)| device.clone())
+            .collect();
+        let removals: Vec<Action> =
+            left.iter().map(|device| Action::RemoveQueue { device: device.clone() }).collect();
+        for device in &left {
+            self.leaving.remove(device);
+            self.installed.queues.remove(device);
+        }
+        executor::execute_all(&mut self.kernel, &removals)
+    }
+
+    /// Renews the heartbeat, ends the faults of targets that have vanished and takes away queues
+    /// that have become empty. Call it every second.
     ///
     /// # Errors
     /// When a map cannot be written.
     pub fn beat(&mut self) -> Result<(), EngineError> {
         self.renew()?;
-        self.end_vanished().map(drop)
+        self.end_vanished()?;
+        self.remove_left()
     }
 
     fn renew(&mut self) -> Result<(), EngineError> {
@@ -271,18 +298,21 @@ impl<K: Kernel> Engine<K> {
         let (actions, next) = diff(&Plan::default(), &BTreeMap::new(), &self.installed)?;
         let removed = executor::execute_all(&mut self.kernel, &actions);
         self.installed = next;
+        self.leaving.clear();
         disarmed.and(removed)
     }
 
+    /// How long a packet may still be on its way, with something for the way itself.
+    fn longest_ns(&self) -> u64 {
+        let rules = self.installed.rules.values();
+        let longest = rules.map(|(_, _, rule)| rule.effects.longest_ns()).max().unwrap_or(0);
+        longest.saturating_add(100_000_000)
+    }
+
     fn drain(&self, devices: &[Device], give_up: &dyn Fn() -> bool) {
-        let longest = self
-            .installed
-            .rules
-            .values()
-            .map(|(_, _, rule)| rule.effects.longest_ns())
-            .max()
-            .unwrap_or(0);
-        let end = Instant::now() + Duration::from_nanos(longest) + Duration::from_millis(100);
+        let leaving =
+            self.leaving.values().max().map_or(0, |until| until.saturating_sub(self.kernel.now()));
+        let end = Instant::now() + Duration::from_nanos(self.longest_ns().max(leaving));
         while Instant::now() < end && !give_up() {
             if devices.iter().all(|device| self.kernel.held(device) == 0) {
                 return;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
 use thiserror::Error;
 
 use super::network::{self, NetworkChaos};
@@ -175,6 +176,12 @@ pub fn load(inputs: &[(String, String)]) -> Result<Vec<Experiment>, Refusal> {
         experiments.extend(parsed.experiment);
     }
     if load.is_empty() { Ok(experiments) } else { Err(Refusal { load, ..Refusal::default() }) }
+}
+
+/// Parses and checks one object that came from elsewhere than a file; `origin` says where from.
+#[must_use]
+pub fn parse_object(origin: &str, value: Value) -> Parsed {
+    parse_one(&Document { place: Place { file: origin.to_owned(), index: 0 }, value })
 }
 
 fn unreadable(error: DocumentError) -> Parsed {

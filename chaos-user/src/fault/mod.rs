@@ -4,8 +4,10 @@
 //! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
 
 mod compose;
+pub mod lifecycle;
 mod load;
 pub mod network;
+pub mod on_node;
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use self::compose::{ComposeError, Composed, compose};
-pub use self::load::{LoadError, Parsed, Refusal, load, parse};
+pub use self::load::{LoadError, Parsed, Refusal, load, parse, parse_object};
 use self::network::NetworkChaos;
 use crate::api::document::Place;
 use crate::api::fields::Fields;
@@ -137,6 +139,8 @@ pub struct Options {
     pub dry_run: bool,
     /// In place of the experiment's own duration.
     pub duration: Option<Duration>,
+    /// The workloads are pods, and a controller follows them.
+    pub in_cluster: bool,
 }
 
 /// What an experiment becomes.

@@ -1,8 +1,8 @@
 //! The engine in a thread of its own.
 //!
 //! The heartbeat must not depend on anything that can stand still: a paused terminal, a slow
-//! name server. So one thread owns the engine from opening to recovery, and the command talks
-//! to it by messages.
+//! name server. So one thread owns the engine from opening to recovery, and the command or the
+//! agent talks to it by messages.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,7 +44,7 @@ pub enum News {
     Finished(Vec<RuleReport>, Result<(), EngineError>),
 }
 
-/// The command's end of the line.
+/// The other end of the line.
 pub struct Driver {
     orders: mpsc::Sender<Order>,
     /// What the thread tells; closed when it has ended.

@@ -67,11 +67,11 @@ pub struct Found {
 }
 
 /// A workload before its namespace was asked.
-struct Scope {
-    name: String,
-    netns: PathBuf,
-    inode: u64,
-    cgroup: Option<String>,
+pub(super) struct Scope {
+    pub(super) name: String,
+    pub(super) netns: PathBuf,
+    pub(super) inode: u64,
+    pub(super) cgroup: Option<String>,
 }
 
 impl Host {
@@ -107,6 +107,11 @@ impl Host {
     #[must_use]
     pub fn is_own_netns(&self, inode: u64) -> bool {
         inode == self.own || Some(inode) == self.init
+    }
+
+    /// Every cgroup of the v2 hierarchy, parents before children.
+    pub fn all_cgroups(&self) -> Result<Vec<String>, NodeError> {
+        self.tree.as_ref().map_or(Ok(Vec::new()), |tree| tree.below("/"))
     }
 
     /// Processes of a cgroup and below, ascending.
@@ -273,7 +278,7 @@ impl Host {
         Scope { name, netns, inode, cgroup: None }
     }
 
-    fn in_cgroup(&self, name: String, path: &str) -> Scope {
+    pub(super) fn in_cgroup(&self, name: String, path: &str) -> Scope {
         let netns = self.roots.proc.join("self/ns/net");
         Scope { name, netns, inode: self.own, cgroup: Some(path.into()) }
     }
@@ -376,7 +381,7 @@ impl Host {
         }
     }
 
-    fn workload(&mut self, scope: Scope) -> Result<Workload, NodeError> {
+    pub(super) fn workload(&mut self, scope: Scope) -> Result<Workload, NodeError> {
         let Scope { name, netns, inode, cgroup } = scope;
         let cgroup = match cgroup {
             None => None,
@@ -416,7 +421,16 @@ impl Host {
         };
         let Network { devices, default_device, addresses } = network;
         let netns = netns.to_string_lossy().into_owned();
-        Ok(Workload { name, netns, inode, cgroup, devices, default_device, addresses })
+        Ok(Workload {
+            name,
+            netns,
+            inode,
+            cgroup,
+            devices,
+            default_device,
+            addresses,
+            is_elsewhere: false,
+        })
     }
 
     /// Who is hit beyond what the word says, where that may surprise.

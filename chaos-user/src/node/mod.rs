@@ -1,13 +1,17 @@
 //! This host: which workloads it has, and which of them are never a target.
 //!
-//! Owns: finding namespaces, cgroups, containers and processes in procfs and cgroupfs, and
-//! asking a namespace for its devices. Refuses: runtime sockets, shelling out, changing
-//! anything. Called by `cli`; hands plain [`Workload`](crate::select::Workload)s to `select`.
+//! Owns: finding namespaces, cgroups, containers and processes in procfs and cgroupfs, asking a
+//! namespace for its devices, and the thread that drives the engine. Refuses: runtime sockets,
+//! shelling out, changing anything but through the engine. Called by `cli`; hands plain
+//! [`Workload`](crate::select::Workload)s to `select`.
 
+pub mod agent;
 pub mod cgroup;
 pub mod container;
+pub mod drive;
 pub mod local;
 pub mod network;
+pub mod pods;
 pub mod process;
 pub mod protect;
 pub mod word;

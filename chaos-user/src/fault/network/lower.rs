@@ -52,7 +52,8 @@ pub fn lower(
         (Some(_), Some(peers)) => Some(peers),
         (Some(_), None) => return Err(LowerError::NoPeers { experiment: experiment.id() }),
     };
-    if sources.iter().any(|source| !source.is_unbound()) && spec.kfault.follow {
+    let is_local = |workload: &Workload| !workload.is_unbound() && !workload.is_elsewhere;
+    if !options.in_cluster && spec.kfault.follow && sources.iter().any(is_local) {
         let message = "has an effect in a cluster only: here the choice is made once, at the start";
         lowered.warn("spec.kfault.follow", message);
     }
@@ -66,7 +67,7 @@ pub fn lower(
     let others = others.map(|others| distinct(others, "spec.target.selector", &mut lowered));
     let flows = flows(experiment, spec, &sources, others.as_deref())?;
     let mut rules = BTreeMap::new();
-    for flow in &flows {
+    for flow in flows.iter().filter(|flow| !flow.at.is_elsewhere) {
         loopback(flow, &sources, others.as_deref(), &mut lowered);
         merge(&mut rules, rule(experiment, &effects, flow, options)?);
     }
@@ -104,7 +105,8 @@ fn distinct<'a>(all: &'a [Workload], field: &str, lowered: &mut Lowered) -> Vec<
     let mut out: Vec<&Workload> = Vec::new();
     for workload in all {
         let same = |other: &&&Workload| {
-            other.inode == workload.inode
+            !workload.is_elsewhere
+                && other.inode == workload.inode
                 && other.netns == workload.netns
                 && other.cgroup == workload.cgroup
         };

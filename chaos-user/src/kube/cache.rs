@@ -1,0 +1,332 @@
+//! What the controller knows of the cluster, kept by watches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::api::{Api, DynamicObject};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, ResourceExt};
+
+use super::objects;
+use crate::api::kind::Kind;
+use crate::api::nodefault;
+use crate::select::pods;
+
+/// Kind, namespace and name of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// `NetworkChaos`, …
+    pub kind: &'static str,
+    /// `namespace/name`.
+    pub key: String,
+}
+
+/// A NodeFault as the controller reads it.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The object.
+    pub object: DynamicObject,
+    /// Its spec; `None` when another version wrote it.
+    pub spec: Option<nodefault::Spec>,
+    /// What its agent has answered.
+    pub status: nodefault::Status,
+    /// The experiment that owns it.
+    pub owner: Option<Name>,
+}
+
+/// One thing that a watch has told.
+pub enum News {
+    /// Of an experiment's kind.
+    Experiment(&'static str, Event<DynamicObject>),
+    /// Of a pod.
+    Pod(Event<Pod>),
+    /// Of a node.
+    Node(Event<Node>),
+    /// Of a namespace.
+    Namespace(Event<Namespace>),
+    /// Of a NodeFault.
+    Fault(Event<DynamicObject>),
+    /// Of an agent's lease.
+    Lease(Event<Lease>),
+}
+
+/// Everything that is watched.
+pub type Watches = SelectAll<BoxStream<'static, Result<News, watcher::Error>>>;
+
+/// Watches the kinds that this version serves and what they depend on. `only`: one namespace.
+pub fn watch(client: &Client, kinds: &[Kind], own: &str, only: Option<&str>) -> Watches {
+    fn boxed<K: 'static + Send>(
+        stream: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+        news: impl Fn(Event<K>) -> News + Send + 'static,
+    ) -> BoxStream<'static, Result<News, watcher::Error>> {
+        stream.map(move |event| event.map(&news)).boxed()
+    }
+    let config = watcher::Config::default;
+    let mut all = SelectAll::new();
+    for kind in kinds {
+        let name = kind.name();
+        let api = objects::all(client, &objects::experiments(*kind), only);
+        let stream = watcher(api, config()).default_backoff();
+        all.push(boxed(stream, move |event| News::Experiment(name, event)));
+    }
+    let pods: Api<Pod> = match only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    all.push(boxed(watcher(pods, config()).default_backoff(), News::Pod));
+    let faults = objects::all(client, &objects::node_faults(), only);
+    all.push(boxed(watcher(faults, config()).default_backoff(), News::Fault));
+    let leases: Api<Lease> = Api::namespaced(client.clone(), own);
+    all.push(boxed(watcher(leases, config()).default_backoff(), News::Lease));
+    if only.is_none() {
+        let nodes: Api<Node> = Api::all(client.clone());
+        all.push(boxed(watcher(nodes, config()).default_backoff(), News::Node));
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        all.push(boxed(watcher(namespaces, config()).default_backoff(), News::Namespace));
+    }
+    all
+}
+
+/// What is known.
+#[derive(Default)]
+pub struct Cache {
+    /// Experiments.
+    pub experiments: BTreeMap<Name, DynamicObject>,
+    /// Pods by `namespace/name`.
+    pub pods: BTreeMap<String, pods::Pod>,
+    /// Labels of nodes.
+    pub nodes: BTreeMap<String, BTreeMap<String, String>>,
+    /// Annotations of namespaces.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// NodeFaults by `namespace/name`.
+    pub faults: BTreeMap<String, Fault>,
+    /// When the agent of a node last renewed its lease.
+    pub agents: BTreeMap<String, Timestamp>,
+    /// Lists that are under way, by watch: what they have shown so far.
+    listing: BTreeMap<&'static str, BTreeSet<String>>,
+    listed: BTreeSet<&'static str>,
+}
+
+/// What a piece of news concerns.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Concern {
+    /// Experiments that have to be looked at.
+    pub experiments: BTreeSet<Name>,
+    /// A pod that has changed; experiments that wait for pods have to be looked at.
+    pub pod: Option<String>,
+    /// Everything has to be looked at.
+    pub everything: bool,
+}
+
+/// What became of an object, whatever its kind.
+enum Change<K> {
+    Is(K),
+    Gone(String),
+    Nothing,
+    /// After a list: what is not in it has gone.
+    Only(BTreeSet<String>),
+}
+
+impl Cache {
+    /// True when each of `watches` watches has shown everything once.
+    #[must_use]
+    pub fn is_complete(&self, watches: usize) -> bool {
+        self.listed.len() >= watches
+    }
+
+    fn change<K: ResourceExt>(&mut self, watch: &'static str, event: Event<K>) -> Change<K> {
+        let key = |object: &K| objects::key(object.meta());
+        match event {
+            Event::Init => {
+                self.listing.insert(watch, BTreeSet::new());
+                Change::Nothing
+            }
+            Event::InitApply(object) => {
+                if let Some(seen) = self.listing.get_mut(watch) {
+                    seen.insert(key(&object));
+                }
+                Change::Is(object)
+            }
+            Event::InitDone => {
+                self.listed.insert(watch);
+                self.listing.remove(watch).map_or(Change::Nothing, Change::Only)
+            }
+            Event::Apply(object) => Change::Is(object),
+            Event::Delete(object) => Change::Gone(key(&object)),
+        }
+    }
+
+    /// Takes a piece of news.
+    pub fn take(&mut self, news: News) -> Concern {
+        match news {
+            News::Experiment(kind, event) => self.experiment(kind, event),
+            News::Pod(event) => self.pod(event),
+            News::Node(event) => self.node(event),
+            News::Namespace(event) => {
+                match self.change("Namespace", event) {
+                    Change::Is(namespace) => {
+                        let annotations = namespace.annotations().clone();
+                        self.namespaces.insert(namespace.name_any(), annotations);
+                    }
+                    Change::Gone(key) => {
+                        self.namespaces.remove(objects::split(&key).1);
+                    }
+                    Change::Only(keys) => {
+                        self.namespaces.retain(|name, _| keys.contains(&format!("/{name}")));
+                    }
+                    Change::Nothing => {}
+                }
+                Concern::default()
+            }
+            News::Fault(event) => self.fault(event),
+            News::Lease(event) => {
+                if let Change::Is(lease) = self.change("Lease", event)
+                    && let Some(spec) = lease.spec
+                    && let (Some(node), Some(time)) = (spec.holder_identity, spec.renew_time)
+                {
+                    self.agents.insert(node, time.0);
+                }
+                Concern::default()
+            }
+        }
+    }
+
+    fn experiment(&mut self, kind: &'static str, event: Event<DynamicObject>) -> Concern {
+        let mut concern = Concern::default();
+        match self.change(kind, event) {
+            Change::Is(object) => {
+                let name = Name { kind, key: objects::key(&object.metadata) };
+                self.experiments.insert(name.clone(), object);
+                concern.experiments.insert(name);
+            }
+            Change::Gone(key) => {
+                self.experiments.remove(&Name { kind, key });
+            }
+            Change::Only(keys) => {
+                self.experiments.retain(|name, _| name.kind != kind || keys.contains(&name.key));
+            }
+            Change::Nothing => {}
+        }
+        concern
+    }
+
+    fn pod(&mut self, event: Event<Pod>) -> Concern {
+        let changed = match self.change("Pod", event) {
+            Change::Is(object) => {
+                let pod = pod(&object);
+                let key = pod.id();
+                if self.pods.get(&key) == Some(&pod) {
+                    return Concern::default();
+                }
+                self.pods.insert(key.clone(), pod);
+                key
+            }
+            Change::Gone(key) => {
+                self.pods.remove(&key);
+                key
+            }
+            Change::Only(keys) => {
+                self.pods.retain(|key, _| keys.contains(key));
+                return Concern { everything: true, ..Concern::default() };
+            }
+            Change::Nothing => return Concern::default(),
+        };
+        Concern { pod: Some(changed), ..Concern::default() }
+    }
+
+    fn node(&mut self, event: Event<Node>) -> Concern {
+        match self.change("Node", event) {
+            Change::Is(node) => {
+                self.nodes.insert(node.name_any(), node.labels().clone());
+                Concern::default()
+            }
+            Change::Gone(key) => {
+                self.nodes.remove(objects::split(&key).1);
+                Concern { everything: true, ..Concern::default() }
+            }
+            Change::Only(keys) => {
+                self.nodes.retain(|name, _| keys.contains(&format!("/{name}")));
+                Concern::default()
+            }
+            Change::Nothing => Concern::default(),
+        }
+    }
+
+    fn fault(&mut self, event: Event<DynamicObject>) -> Concern {
+        let mut concern = Concern::default();
+        match self.change("NodeFault", event) {
+            Change::Is(object) => {
+                let fault = fault(object);
+                concern.experiments.extend(fault.owner.clone());
+                self.faults.insert(objects::key(&fault.object.metadata), fault);
+            }
+            Change::Gone(key) => {
+                let gone = self.faults.remove(&key);
+                concern.experiments.extend(gone.and_then(|fault| fault.owner));
+            }
+            Change::Only(keys) => {
+                self.faults.retain(|key, _| keys.contains(key));
+                concern.everything = true;
+            }
+            Change::Nothing => {}
+        }
+        concern
+    }
+
+    /// NodeFaults of an experiment, by node.
+    #[must_use]
+    pub fn faults_of(&self, name: &Name) -> BTreeMap<String, Fault> {
+        let of = |fault: &&Fault| fault.owner.as_ref() == Some(name);
+        let node = |fault: &Fault| fault.spec.as_ref().map(|spec| spec.node.clone());
+        self.faults
+            .values()
+            .filter(of)
+            .filter_map(|fault| Some((node(fault)?, fault.clone())))
+            .collect()
+    }
+}
+
+fn fault(object: DynamicObject) -> Fault {
+    let (namespace, _) = (object.namespace().unwrap_or_default(), ());
+    let owner = object.owner_references().iter().find_map(|owner| {
+        let kind = Kind::find(&owner.kind)?.name();
+        Some(Name { kind, key: format!("{namespace}/{}", owner.name) })
+    });
+    let spec = serde_json::from_value(object.data["spec"].clone()).ok();
+    let status = serde_json::from_value(object.data["status"].clone()).unwrap_or_default();
+    Fault { object, spec, status, owner }
+}
+
+fn pod(object: &Pod) -> pods::Pod {
+    let spec = object.spec.clone().unwrap_or_default();
+    let status = object.status.clone().unwrap_or_default();
+    let ips = status.pod_ips.unwrap_or_default();
+    let mut addresses: Vec<_> = ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
+    addresses.sort_unstable();
+    let fields = [
+        ("spec.restartPolicy", spec.restart_policy),
+        ("spec.schedulerName", spec.scheduler_name),
+        ("spec.serviceAccountName", spec.service_account_name),
+        ("status.podIP", status.pod_ip),
+        ("status.nominatedNodeName", status.nominated_node_name),
+    ];
+    pods::Pod {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        labels: object.labels().clone(),
+        annotations: object.annotations().clone(),
+        node: spec.node_name.unwrap_or_default(),
+        phase: status.phase.unwrap_or_default(),
+        addresses,
+        host_network: spec.host_network.unwrap_or_default(),
+        containers: spec.containers.iter().map(|container| container.name.clone()).collect(),
+        fields: fields.into_iter().filter_map(|(path, value)| Some((path, value?))).collect(),
+        is_going: object.metadata.deletion_timestamp.is_some(),
+    }
+}

@@ -1,0 +1,202 @@
+//! The controller's loop: news from watches, looks at experiments, timers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use kube::api::DynamicObject;
+use kube::{Client, ResourceExt};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::KubeError;
+use super::cache::{Cache, Concern, Name, watch};
+use super::reconcile::{Look, Outcome, Reach};
+use crate::api::kind::Kind;
+
+/// How a controller works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The namespace that it runs in.
+    pub namespace: String,
+    /// Who may be chosen.
+    pub reach: Reach,
+}
+
+/// How many experiments are looked at at once.
+const AT_ONCE: usize = 16;
+/// A look that failed is repeated after this time at first, and then less often.
+const RETRY: Duration = Duration::from_millis(50);
+/// At the latest after this time.
+const RETRY_MOST: Duration = Duration::from_secs(30);
+/// Even where nothing happens, nodes are checked for silence.
+const CHECK: Duration = Duration::from_secs(10);
+
+type Done = (Name, Result<Outcome, KubeError>);
+
+struct Controller {
+    client: Client,
+    options: Options,
+    cache: Cache,
+    watches: usize,
+    dirty: BTreeSet<Name>,
+    at: BTreeMap<Name, Instant>,
+    busy: BTreeSet<Name>,
+    failures: BTreeMap<Name, u32>,
+    looks: JoinSet<Done>,
+}
+
+/// Serves until `stop` is done.
+///
+/// # Errors
+/// [`KubeError`] when the watches end.
+pub async fn serve(
+    client: Client,
+    options: Options,
+    stop: impl Future<Output = ()>,
+) -> Result<(), KubeError> {
+    let kinds = [Kind::Network];
+    let mut watches = watch(&client, &kinds, &options.namespace, options.reach.only.as_deref());
+    let count = watches.len();
+    let mut controller = Controller {
+        client,
+        options,
+        cache: Cache::default(),
+        watches: count,
+        dirty: BTreeSet::new(),
+        at: BTreeMap::new(),
+        busy: BTreeSet::new(),
+        failures: BTreeMap::new(),
+        looks: JoinSet::new(),
+    };
+    let mut check = tokio::time::interval(CHECK);
+    tokio::pin!(stop);
+    loop {
+        controller.start_looks();
+        let next = controller.at.values().min().copied();
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            news = watches.next() => match news {
+                Some(Ok(news)) => {
+                    let concern = controller.cache.take(news);
+                    controller.mark(concern);
+                }
+                // The watch comes back by itself.
+                Some(Err(error)) => tracing::warn!(%error, "a watch was interrupted"),
+                None => return Ok(()),
+            },
+            Some(done) = controller.looks.join_next() => match done {
+                Ok(done) => controller.done(done),
+                Err(error) => tracing::error!(%error, "a look at an experiment has panicked"),
+            },
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                let now = Instant::now();
+                let due: Vec<Name> =
+                    controller.at.iter().filter(|(_, at)| **at <= now).map(|(n, _)| n.clone()).collect();
+                for name in due {
+                    controller.at.remove(&name);
+                    controller.dirty.insert(name);
+                }
+            }
+            _ = check.tick() => controller.check_nodes(),
+        }
+    }
+}
+
+impl Controller {
+    fn mark(&mut self, concern: Concern) {
+        self.dirty.extend(concern.experiments);
+        if concern.everything {
+            self.dirty.extend(self.cache.experiments.keys().cloned());
+        }
+        if let Some(pod) = concern.pod {
+            let names = self.cache.experiments.iter().filter(|(_, object)| {
+                let records = &object.data["status"]["experiment"]["containerRecords"];
+                match records.as_array() {
+                    // It waits for pods.
+                    None => true,
+                    Some(all) => all.iter().any(|record| {
+                        record["id"].as_str().is_some_and(|id| {
+                            id == pod
+                                || id.strip_prefix(pod.as_str()).is_some_and(|r| r.starts_with('/'))
+                        })
+                    }),
+                }
+            });
+            let names: Vec<Name> = names.map(|(name, _)| name.clone()).collect();
+            self.dirty.extend(names);
+        }
+    }
+
+    fn start_looks(&mut self) {
+        // Before everything has been seen, a pod that is missing is no pod that is gone.
+        if !self.cache.is_complete(self.watches) {
+            return;
+        }
+        while self.busy.len() < AT_ONCE {
+            let Some(name) = self.dirty.iter().find(|name| !self.busy.contains(*name)).cloned()
+            else {
+                return;
+            };
+            self.dirty.remove(&name);
+            self.at.remove(&name);
+            let look = Look::new(&self.cache, &name, &self.options.reach, Timestamp::now());
+            let Some(look) = look else { continue };
+            self.busy.insert(name.clone());
+            let client = self.client.clone();
+            self.looks.spawn(async move {
+                let done = look.act(&client).await;
+                (name, done)
+            });
+        }
+    }
+
+    fn done(&mut self, (name, result): Done) {
+        self.busy.remove(&name);
+        match result {
+            Ok(Outcome { again, written }) => {
+                self.failures.remove(&name);
+                if let Some(object) = written {
+                    self.remember(&name, object);
+                }
+                if let Some(again) = again {
+                    self.at.insert(name, Instant::now() + again);
+                }
+            }
+            Err(error) => {
+                let count = self.failures.entry(name.clone()).or_default();
+                // Somebody else has written meanwhile: the watch brings it.
+                if error.code() != Some(409) {
+                    tracing::warn!(kind = name.kind, object = name.key, %error, "will try again");
+                }
+                let wait = RETRY.saturating_mul(1 << (*count).min(10)).min(RETRY_MOST);
+                *count += 1;
+                self.at.insert(name, Instant::now() + wait);
+            }
+        }
+    }
+
+    /// The next look shall not have to wait for the watch to bring our own write.
+    fn remember(&mut self, name: &Name, object: DynamicObject) {
+        let is_gone =
+            object.metadata.deletion_timestamp.is_some() && object.finalizers().is_empty();
+        // Versions count upwards (Kubernetes 1.35 promises it, all servers do it): the watch may
+        // have brought a later one.
+        let version = |object: &DynamicObject| -> u64 {
+            object.resource_version().and_then(|text| text.parse().ok()).unwrap_or_default()
+        };
+        if let Some(known) = self.cache.experiments.get_mut(name).filter(|_| !is_gone)
+            && version(known) < version(&object)
+        {
+            *known = object;
+        }
+    }
+
+    /// Experiments on nodes whose agents are silent or gone.
+    fn check_nodes(&mut self) {
+        let owners = self.cache.faults.values().filter_map(|fault| fault.owner.clone());
+        let owners: BTreeSet<Name> = owners.collect();
+        self.dirty.extend(owners);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the controller tells people, as the API's own events: one object per occurrence.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::ObjectMeta;
+use kube::{Client, ResourceExt};
+
+use super::cache::Name;
+use crate::api::kind::API_VERSION;
+use crate::fault::lifecycle::Event;
+
+/// Annotation with the event's type, for clients that filter by it.
+const TYPE: &str = "chaos-mesh.org/type";
+/// An event that is not written soon is not worth waiting for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Writes events in the background; one that is lost is logged.
+pub fn tell(client: &Client, name: &Name, object: &DynamicObject, events: Vec<Event>) {
+    for (index, event) in events.into_iter().enumerate() {
+        tracing::info!(
+            kind = name.kind,
+            object = name.key,
+            reason = event.reason,
+            "{}",
+            event.message
+        );
+        let (client, written) = (client.clone(), written(name, object, &event, index));
+        tokio::spawn(async move {
+            let namespace = written.metadata.namespace.clone().unwrap_or_default();
+            let api: Api<ApiEvent> = Api::namespaced(client, &namespace);
+            let parameters = PostParams::default();
+            match tokio::time::timeout(PATIENCE, api.create(&parameters, &written)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "an event was not written"),
+                Err(_) => tracing::warn!("an event was not written in time"),
+            }
+        });
+    }
+}
+
+fn written(name: &Name, object: &DynamicObject, event: &Event, index: usize) -> ApiEvent {
+    let now = Timestamp::now();
+    let (own, namespace) = (object.name_any(), object.namespace());
+    // Several at one moment need names of their own.
+    let moment = now.as_nanosecond() + index as i128;
+    ApiEvent {
+        metadata: ObjectMeta {
+            name: Some(format!("{own}.{moment:x}")),
+            namespace: namespace.clone(),
+            annotations: Some([(TYPE.to_owned(), event.reason.to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some(name.kind.to_owned()),
+            name: Some(own),
+            namespace,
+            uid: object.uid(),
+            resource_version: object.resource_version(),
+            ..ObjectReference::default()
+        },
+        reason: Some(event.reason.to_owned()),
+        message: Some(event.message.clone()),
+        type_: Some(if event.is_warning { "Warning" } else { "Normal" }.to_owned()),
+        source: Some(EventSource { component: Some(event.component.to_owned()), host: None }),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        ..ApiEvent::default()
+    }
+}

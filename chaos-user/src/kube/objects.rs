@@ -1,0 +1,56 @@
+//! Resources that have no type of their own in the client's library.
+
+use kube::Client;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::{GroupVersionKind, ObjectMeta};
+
+use crate::api::kind::{GROUP, Kind};
+use crate::api::nodefault;
+
+/// Version of the experiments' group.
+const VERSION: &str = "v1alpha1";
+
+/// The resource of an experiment's kind. Its plural is its singular.
+#[must_use]
+pub fn experiments(kind: Kind) -> ApiResource {
+    let name = kind.name();
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(GROUP, VERSION, name),
+        &name.to_lowercase(),
+    )
+}
+
+/// The resource of NodeFaults.
+#[must_use]
+pub fn node_faults() -> ApiResource {
+    let gvk = GroupVersionKind::gvk(nodefault::GROUP, nodefault::VERSION, nodefault::KIND);
+    ApiResource::from_gvk_with_plural(&gvk, nodefault::PLURAL)
+}
+
+/// Objects of a resource in a namespace.
+#[must_use]
+pub fn of(client: &Client, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, resource)
+}
+
+/// Objects of a resource in every namespace, or in the one that we are limited to.
+#[must_use]
+pub fn all(client: &Client, resource: &ApiResource, only: Option<&str>) -> Api<DynamicObject> {
+    match only {
+        Some(namespace) => of(client, resource, namespace),
+        None => Api::all_with(client.clone(), resource),
+    }
+}
+
+/// `namespace/name`.
+#[must_use]
+pub fn key(metadata: &ObjectMeta) -> String {
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
+}
+
+/// Namespace and name of a key.
+#[must_use]
+pub fn split(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or(("", key))
+}

@@ -1,0 +1,448 @@
+//! The agent of one node: NodeFaults in, a plan for the engine, answers out.
+//!
+//! Owns: which pods of this node are meant, one plan for all experiments, what became of each.
+//! Refuses: the API server (that is `kube`'s; tasks come and answers go by channels), so that a
+//! server which hangs never delays a heartbeat.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::NodeError;
+use super::drive::{Driver, News, Resolved};
+use super::local::Host;
+use super::pods::{self, Pods};
+use crate::api::nodefault::{NodeRecord, NodeRule, NodeState, Spec, Status};
+use crate::engine::{EngineError, Options, RuleReport, chain};
+use crate::fault;
+use crate::fault::on_node::{OnNode, name, on_node};
+use crate::plan::{Plan, Rule};
+
+/// A NodeFault, as far as the node is concerned. Keyed by `namespace/name`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Generation of the object.
+    pub generation: i64,
+    /// What is asked.
+    pub spec: Spec,
+    /// The object is being deleted: end it, and say so.
+    pub is_going: bool,
+}
+
+/// All NodeFaults of the node.
+pub type Tasks = BTreeMap<String, Task>;
+
+/// What became of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// `namespace/name` of the NodeFault.
+    pub key: String,
+    /// For its status.
+    pub status: Status,
+    /// Nothing of it acts on this node any more.
+    pub is_over: bool,
+}
+
+/// How often the node is looked at again: pods start and restart without a word to us.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often counters are told.
+const TELL: Duration = Duration::from_secs(5);
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The engine does not start: another one is at work, or the kernel refuses.
+    #[error("the engine does not start: {0}")]
+    Closed(EngineError),
+    /// The engine's thread has died. Every fault ends with its lease.
+    #[error("the engine's thread has died; every fault ends with its lease")]
+    Died,
+    /// The engine's thread cannot be started.
+    #[error("the engine's thread cannot be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// One task, lowered.
+struct Lowered {
+    on_node: OnNode,
+    resolved: Resolved,
+}
+
+/// The loop's state.
+struct Agent {
+    driver: Driver,
+    tasks: Tasks,
+    /// What is in force.
+    applied: Plan,
+    resolved: Resolved,
+    /// Why tasks could not be applied as a whole.
+    refused: BTreeMap<String, (Spec, String)>,
+    lowered: BTreeMap<String, OnNode>,
+    /// For how long a task acts, fixed when it is first seen: a rule that is not changed must
+    /// look the same every time.
+    durations: BTreeMap<String, (Timestamp, Duration)>,
+    reports: BTreeMap<String, RuleReport>,
+    /// Counters of rules that were written anew since.
+    earlier: BTreeMap<String, (u64, u64)>,
+    answers: mpsc::UnboundedSender<Answer>,
+    told: BTreeMap<String, Answer>,
+    told_at: Instant,
+}
+
+/// Serves tasks until `stop` is done; then ends every fault and returns.
+///
+/// # Errors
+/// [`AgentError`]; the faults have ended, or end with their lease.
+pub async fn serve(
+    mut tasks: watch::Receiver<Tasks>,
+    answers: mpsc::UnboundedSender<Answer>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let driver = Driver::start(Options::default()).map_err(AgentError::Thread)?;
+    let mut agent = Agent {
+        driver,
+        tasks: Tasks::new(),
+        applied: Plan::default(),
+        resolved: Resolved::new(),
+        refused: BTreeMap::new(),
+        lowered: BTreeMap::new(),
+        durations: BTreeMap::new(),
+        reports: BTreeMap::new(),
+        earlier: BTreeMap::new(),
+        answers,
+        told: BTreeMap::new(),
+        told_at: Instant::now(),
+    };
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    let result = loop {
+        let end = agent.next_end();
+        let done = tokio::select! {
+            () = &mut stop => break Ok(()),
+            changed = tasks.changed() => match changed {
+                Ok(()) => {
+                    agent.tasks = tasks.borrow_and_update().clone();
+                    agent.renew().await
+                }
+                // Nobody will ever ask for anything again.
+                Err(_) => break Ok(()),
+            },
+            news = agent.driver.news.recv() => agent.hear(news),
+            _ = look.tick(), if !agent.tasks.is_empty() => agent.renew().await,
+            () = tokio::time::sleep(end.unwrap_or(LOOK)), if end.is_some() => agent.renew().await,
+        };
+        if let Err(error) = done {
+            break Err(error);
+        }
+    };
+    agent.finish().await;
+    result
+}
+
+impl Agent {
+    /// When the next task is over by itself.
+    fn next_end(&self) -> Option<Duration> {
+        let now = Timestamp::now();
+        let ends = self.tasks.values().filter(|task| task.spec.run && !task.is_going);
+        let ends = ends.filter_map(|task| task.spec.until).filter(|until| *until > now);
+        ends.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or_default()).min()
+    }
+
+    /// Looks at the node, and makes what is asked true.
+    async fn renew(&mut self) -> Result<(), AgentError> {
+        let lowered = match self.lower_all() {
+            Ok(lowered) => lowered,
+            Err(error) => {
+                tracing::error!(%error, "cannot look at this node; what is in force stays");
+                return Ok(());
+            }
+        };
+        self.refused
+            .retain(|key, (spec, _)| self.tasks.get(key).is_some_and(|task| task.spec == *spec));
+        let keys: Vec<&String> =
+            lowered.keys().filter(|key| !self.refused.contains_key(*key)).collect();
+        let (plan, resolved) = together(&lowered, &keys);
+        if plan != self.applied || resolved != self.resolved {
+            match self.apply(plan, resolved).await? {
+                Ok(()) => {}
+                Err(error) => self.apply_one_by_one(&lowered, &error).await?,
+            }
+        }
+        self.lowered = lowered.into_iter().map(|(key, one)| (key, one.on_node)).collect();
+        self.tell(false);
+        Ok(())
+    }
+
+    /// What each running task means on this node now.
+    fn lower_all(&mut self) -> Result<BTreeMap<String, Lowered>, NodeError> {
+        let now = Timestamp::now();
+        self.durations.retain(|key, (until, _)| {
+            self.tasks.get(key).is_some_and(|task| task.spec.until == Some(*until))
+        });
+        let mut running = Vec::new();
+        for (key, task) in &self.tasks {
+            let is_over = task.spec.until.is_some_and(|until| until <= now);
+            if task.spec.run && !task.is_going && !is_over {
+                running.push((key.clone(), task.spec.clone()));
+            }
+        }
+        if running.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut host = Host::here()?;
+        let known = Pods::among(&host.all_cgroups()?);
+        let mut out = BTreeMap::new();
+        for (key, spec) in running {
+            let duration = spec.until.map(|until| {
+                let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                self.durations.entry(key.clone()).or_insert((until, left)).1
+            });
+            out.insert(key, lower(&mut host, &known, &spec, duration));
+        }
+        Ok(out)
+    }
+
+    /// Asks the engine and waits for its answer, at which the faults act or have ended.
+    async fn apply(
+        &mut self,
+        plan: Plan,
+        resolved: Resolved,
+    ) -> Result<Result<(), EngineError>, AgentError> {
+        self.driver.apply(plan.clone(), resolved.clone());
+        loop {
+            match self.driver.news.recv().await {
+                Some(News::Applied(Ok(()))) => {
+                    self.keep_counters(&plan);
+                    self.applied = plan;
+                    self.resolved = resolved;
+                    return Ok(Ok(()));
+                }
+                Some(News::Applied(Err(error))) => return Ok(Err(error)),
+                other => self.hear(other)?,
+            }
+        }
+    }
+
+    /// One experiment that cannot be applied must not keep the others from it. What was in force
+    /// before comes first.
+    async fn apply_one_by_one(
+        &mut self,
+        lowered: &BTreeMap<String, Lowered>,
+        first: &EngineError,
+    ) -> Result<(), AgentError> {
+        tracing::warn!(error = %first, "the plan as a whole was refused; trying experiment by experiment");
+        let is_in_force = |key: &&String| self.lowered.contains_key(*key);
+        let (mut order, new): (Vec<&String>, Vec<&String>) = lowered.keys().partition(is_in_force);
+        order.extend(new);
+        let mut good: Vec<&String> = Vec::new();
+        for key in order {
+            good.push(key);
+            let (plan, resolved) = together(lowered, &good);
+            if let Err(error) = self.apply(plan, resolved).await? {
+                good.pop();
+                if let Some(task) = self.tasks.get(key) {
+                    let refusal = (task.spec.clone(), chain(&error));
+                    self.refused.insert(key.clone(), refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A rule that is written anew counts from zero; what it counted before is kept.
+    fn keep_counters(&mut self, plan: &Plan) {
+        let same = |rule: &Rule| self.applied.rules.iter().any(|old| old == rule);
+        let ids: BTreeSet<&str> = plan.rules.iter().map(|rule| rule.id.as_str()).collect();
+        self.earlier.retain(|id, _| ids.contains(id.as_str()));
+        for rule in plan.rules.iter().filter(|rule| !same(rule)) {
+            if let Some(report) = self.reports.remove(&rule.id) {
+                let earlier = self.earlier.entry(rule.id.clone()).or_default();
+                earlier.0 += report.counters.matched;
+                earlier.1 += report.counters.injected;
+            }
+        }
+        self.reports.retain(|id, _| ids.contains(id.as_str()));
+    }
+
+    fn hear(&mut self, news: Option<News>) -> Result<(), AgentError> {
+        match news {
+            Some(News::Report(reports)) => {
+                self.reports = reports.into_iter().map(|r| (r.id.clone(), r)).collect();
+                if self.told_at.elapsed() >= TELL {
+                    self.told_at = Instant::now();
+                    self.tell(true);
+                }
+                Ok(())
+            }
+            // One failed beat is no trouble; the lease bridges four more.
+            Some(News::Trouble(error)) => {
+                tracing::warn!(%error, "the heartbeat was not renewed");
+                Ok(())
+            }
+            Some(News::Applied(_)) => Ok(()),
+            Some(News::Closed(error)) => Err(AgentError::Closed(error)),
+            Some(News::Finished(..)) | None => Err(AgentError::Died),
+        }
+    }
+
+    /// Answers every task whose answer has changed. Counters change all the time: they are told
+    /// when something else is, and now and then.
+    fn tell(&mut self, counters: bool) {
+        self.told.retain(|key, _| self.tasks.contains_key(key));
+        for key in self.tasks.keys().cloned().collect::<Vec<_>>() {
+            let Some(answer) = self.answer(&key) else { continue };
+            let is_news = self.told.get(&key).is_none_or(|told| {
+                let rules = if counters { &told.status.rules } else { &answer.status.rules };
+                let status = Status { rules: rules.clone(), ..told.status.clone() };
+                (told.is_over, status) != (answer.is_over, answer.status.clone())
+            });
+            if is_news {
+                self.told.insert(key, answer.clone());
+                // Nobody listens only when the process is ending.
+                let _ = self.answers.send(answer);
+            }
+        }
+    }
+
+    fn answer(&self, key: &str) -> Option<Answer> {
+        let task = self.tasks.get(key)?;
+        let mut status = Status { observed_generation: task.generation, ..Status::default() };
+        let lowered = self.lowered.get(key);
+        match (lowered, self.refused.get(key)) {
+            (Some(one), Some((_, reason))) => {
+                let failed = |record: &NodeRecord| NodeRecord {
+                    state: NodeState::Failed,
+                    message: reason.clone(),
+                    ..record.clone()
+                };
+                status.records = one.records.iter().map(failed).collect();
+            }
+            (Some(one), None) => {
+                status.records.clone_from(&one.records);
+                status.rules = one.rules.iter().map(|rule| self.rule(rule)).collect();
+            }
+            (None, _) => {
+                status.records = ended(&task.spec);
+                // The last counters stay readable.
+                status.rules =
+                    self.told.get(key).map(|a| a.status.rules.clone()).unwrap_or_default();
+            }
+        }
+        let is = |state| status.records.iter().filter(|record| record.state == state).count();
+        status.phase = match (is(NodeState::Injected), is(NodeState::Failed)) {
+            (0, 0) => "Recovered",
+            (_, 0) => "Injected",
+            (0, _) => "Failed",
+            _ => "Partly",
+        }
+        .to_owned();
+        Some(Answer { key: key.to_owned(), status, is_over: lowered.is_none() })
+    }
+
+    fn rule(&self, rule: &Rule) -> NodeRule {
+        let earlier = self.earlier.get(&rule.id).copied().unwrap_or_default();
+        let now = self
+            .reports
+            .get(&rule.id)
+            .map_or((0, 0), |r| (r.counters.matched, r.counters.injected));
+        NodeRule {
+            rule: rule.id.clone(),
+            describes: rule.describes.clone(),
+            declared: rule.declared,
+            matched: earlier.0 + now.0,
+            injected: earlier.1 + now.1,
+        }
+    }
+
+    /// Ends every fault. Packets that are held back leave first, at most for some seconds: the
+    /// container's grace period is short.
+    async fn finish(mut self) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        self.driver.finish();
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            tokio::select! {
+                news = self.driver.news.recv() => match news {
+                    Some(News::Finished(_, Ok(()))) | None => return,
+                    Some(News::Finished(_, Err(error))) => {
+                        tracing::error!(%error, "not everything was recovered; the next start sweeps it");
+                        return;
+                    }
+                    Some(_) => {}
+                },
+                () = &mut patience => self.driver.give_up(),
+            }
+        }
+    }
+}
+
+fn lower(host: &mut Host, known: &Pods, spec: &Spec, duration: Option<Duration>) -> Lowered {
+    let mut found = BTreeMap::new();
+    for pod in spec.sources.iter().chain(spec.targets.iter().flatten()) {
+        if pod.node == spec.node && !found.contains_key(&pod.id()) {
+            let workload = pods::workload(host, known, pod, &name(&pod.id()));
+            found.insert(pod.id(), workload);
+        }
+    }
+    let parsed = fault::parse_object("NodeFault", spec.experiment.clone());
+    let on_node = match parsed.experiment {
+        Some(experiment) => {
+            let seed = u64::from(spec.seed);
+            let options = fault::Options { seed, duration, dry_run: false, in_cluster: true };
+            on_node(spec, &experiment, &found, &options)
+        }
+        // The controller is of another version than this agent.
+        None => OnNode {
+            rules: Vec::new(),
+            records: all_failed(
+                spec,
+                &parsed.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            ),
+        },
+    };
+    Lowered { on_node, resolved: spec.names.clone() }
+}
+
+fn all_failed(spec: &Spec, message: &str) -> Vec<NodeRecord> {
+    let failed = |record: NodeRecord| NodeRecord {
+        state: NodeState::Failed,
+        message: message.to_owned(),
+        ..record
+    };
+    ended(spec).into_iter().map(failed).collect()
+}
+
+/// The records of a task that does not act.
+fn ended(spec: &Spec) -> Vec<NodeRecord> {
+    let sources = spec.sources.iter().map(|pod| (".", pod));
+    let targets = spec.targets.iter().flatten().map(|pod| (".Target", pod));
+    sources
+        .chain(targets)
+        .filter(|(_, pod)| pod.node == spec.node)
+        .map(|(key, pod)| NodeRecord {
+            id: pod.id(),
+            key: key.to_owned(),
+            state: NodeState::Recovered,
+            message: String::new(),
+        })
+        .collect()
+}
+
+/// The plan of these tasks.
+fn together(lowered: &BTreeMap<String, Lowered>, keys: &[&String]) -> (Plan, Resolved) {
+    let mut plan = Plan::default();
+    let mut resolved = Resolved::new();
+    for one in keys.iter().filter_map(|key| lowered.get(*key)) {
+        plan.rules.extend(one.on_node.rules.iter().cloned());
+        for (name, addresses) in &one.resolved {
+            resolved.entry(name.clone()).or_insert_with(|| addresses.clone());
+        }
+    }
+    plan.rules.sort_by(|a, b| a.id.cmp(&b.id));
+    (plan, resolved)
+}
