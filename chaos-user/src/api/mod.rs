@@ -5,6 +5,7 @@
 //! (that is `fault`), clocks, files, clients. Anyone may use it.
 
 pub mod bytes;
+pub mod crd;
 pub mod document;
 pub mod duration;
 pub mod fields;

@@ -128,3 +128,28 @@ pub struct NodeRule {
     /// Packets that it acted on.
     pub injected: u64,
 }
+
+/// A NodeFault, as far as the node is concerned. Keyed by `namespace/name`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// Generation of the object.
+    pub generation: i64,
+    /// What is asked.
+    pub spec: Spec,
+    /// The object is being deleted: end it, and say so.
+    pub is_going: bool,
+}
+
+/// All NodeFaults of the node.
+pub type Tasks = BTreeMap<String, Task>;
+
+/// What became of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// `namespace/name` of the NodeFault.
+    pub key: String,
+    /// For its status.
+    pub status: Status,
+    /// Nothing of it acts on this node any more.
+    pub is_over: bool,
+}

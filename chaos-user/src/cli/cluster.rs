@@ -8,9 +8,10 @@ use super::args::{Agent, Controller};
 use super::complain;
 use super::exit::Exit;
 use super::session::Signals;
+use crate::api::nodefault::Tasks;
 use crate::engine::chain;
 use crate::kube::{self, KubeError, controller, reconcile::Reach};
-use crate::node::agent::{self, AgentError, Tasks};
+use crate::node::agent::{self, AgentError};
 
 /// Runs the command.
 pub fn agent(args: &Agent) -> Exit {

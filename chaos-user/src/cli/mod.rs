@@ -7,6 +7,7 @@ pub mod args;
 mod clock;
 mod cluster;
 mod compose;
+mod crds;
 mod doctor;
 mod events;
 pub mod exit;
@@ -49,6 +50,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sweep(args) => sweep::sweep(&args),
         Command::Agent(args) => cluster::agent(&args),
         Command::Controller(args) => cluster::controller(&args),
+        Command::Crds => crds::crds(),
         Command::Completion(args) => completion(&args),
     }
     .into()

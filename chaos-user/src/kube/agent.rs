@@ -16,8 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{KubeError, objects};
-use crate::api::nodefault::{FINALIZER, NODE_LABEL, Spec};
-use crate::node::agent::{Answer, Task, Tasks};
+use crate::api::nodefault::{Answer, FINALIZER, NODE_LABEL, Spec, Task, Tasks};
 
 /// The field manager of our patches.
 const MANAGER: &str = "kfault-agent";

@@ -7,9 +7,11 @@
 pub mod agent;
 pub mod cache;
 pub mod controller;
+pub mod crds;
 mod events;
 pub mod objects;
 pub mod reconcile;
+mod structural;
 
 use kube::Client;
 use kube::config::{Config, InferConfigError};

@@ -15,36 +15,11 @@ use super::NodeError;
 use super::drive::{Driver, News, Resolved};
 use super::local::Host;
 use super::pods::{self, Pods};
-use crate::api::nodefault::{NodeRecord, NodeRule, NodeState, Spec, Status};
+use crate::api::nodefault::{Answer, NodeRecord, NodeRule, NodeState, Spec, Status, Tasks};
 use crate::engine::{EngineError, Options, RuleReport, chain};
 use crate::fault;
 use crate::fault::on_node::{OnNode, name, on_node};
 use crate::plan::{Plan, Rule};
-
-/// A NodeFault, as far as the node is concerned. Keyed by `namespace/name`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Task {
-    /// Generation of the object.
-    pub generation: i64,
-    /// What is asked.
-    pub spec: Spec,
-    /// The object is being deleted: end it, and say so.
-    pub is_going: bool,
-}
-
-/// All NodeFaults of the node.
-pub type Tasks = BTreeMap<String, Task>;
-
-/// What became of a task.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// `namespace/name` of the NodeFault.
-    pub key: String,
-    /// For its status.
-    pub status: Status,
-    /// Nothing of it acts on this node any more.
-    pub is_over: bool,
-}
 
 /// How often the node is looked at again: pods start and restart without a word to us.
 const LOOK: Duration = Duration::from_secs(2);

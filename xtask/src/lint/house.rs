@@ -9,13 +9,14 @@ use crate::exec;
 const LINES: usize = 500;
 
 /// Who may import whom within `chaos-user`.
-const IMPORTS: [(&str, &[&str]); 7] = [
+const IMPORTS: [(&str, &[&str]); 8] = [
     ("api", &[]),
     ("plan", &["api"]),
     ("select", &["api", "plan"]),
     ("fault", &["api", "plan", "select"]),
     ("engine", &["api", "plan"]),
-    ("node", &["api", "plan", "select", "engine"]),
+    ("node", &["api", "plan", "select", "fault", "engine"]),
+    ("kube", &["api", "plan", "select", "fault"]),
     ("telemetry", &[]),
 ];
 
@@ -32,8 +33,14 @@ const IMPURE: [&str; 7] = [
 ];
 
 /// Crates that one part alone may name.
-const ALONE: [(&str, &str); 4] =
-    [("aya::", "engine"), ("clap::", "cli"), ("clap_complete::", "cli"), ("anyhow::", "cli")];
+const ALONE: [(&str, &str); 6] = [
+    ("aya::", "engine"),
+    ("kube::", "kube"),
+    ("k8s_openapi::", "kube"),
+    ("clap::", "cli"),
+    ("clap_complete::", "cli"),
+    ("anyhow::", "cli"),
+];
 
 /// Names that say nothing about what is in a file.
 const EMPTY_NAMES: [&str; 5] = ["utils", "common", "helpers", "types", "manager"];
