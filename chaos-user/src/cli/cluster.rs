@@ -10,26 +10,23 @@ use super::exit::Exit;
 use super::session::Signals;
 use crate::api::nodefault::Tasks;
 use crate::engine::chain;
-use crate::kube::{self, KubeError, controller, reconcile::Reach};
+use crate::kube::{KubeError, agent as link, client, controller, reconcile::Reach};
 use crate::node::agent::{self, AgentError};
 
 /// Runs the command.
 pub fn agent(args: &Agent) -> Exit {
     let Agent { node, namespace, cut_off } = args;
-    let options = kube::agent::Options {
-        node: node.clone(),
-        namespace: namespace.clone(),
-        cut_off: *cut_off,
-    };
+    let options =
+        link::Options { node: node.clone(), namespace: namespace.clone(), cut_off: *cut_off };
     run("agent", async move {
-        let client = kube::client().await.map_err(unable)?;
+        let client = client().await.map_err(unable)?;
         let mut signals = Signals::catch().map_err(failed)?;
         let (tell_tasks, tasks) = watch::channel(Tasks::new());
         let (tell_answers, answers) = mpsc::unbounded_channel();
-        let link = tokio::spawn(kube::agent::serve(client, options, tell_tasks, answers));
+        let linked = tokio::spawn(link::serve(client, options, tell_tasks, answers));
         tracing::info!(node, "the agent is at work");
         let done = agent::serve(tasks, tell_answers, signals.next()).await;
-        link.abort();
+        linked.abort();
         done.map_err(|error| {
             let exit = match &error {
                 AgentError::Closed(error) => super::engine_exit(error),
@@ -48,7 +45,7 @@ pub fn controller(args: &Controller) -> Exit {
         reach: Reach { only: target_namespace.clone(), filter: *filter_namespaces },
     };
     run("controller", async move {
-        let client = kube::client().await.map_err(unable)?;
+        let client = client().await.map_err(unable)?;
         let mut signals = Signals::catch().map_err(failed)?;
         tracing::info!("the controller is at work");
         let done = controller::serve(client, options, signals.next()).await;

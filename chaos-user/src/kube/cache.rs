@@ -44,9 +44,9 @@ pub enum News {
     /// Of an experiment's kind.
     Experiment(&'static str, Event<DynamicObject>),
     /// Of a pod.
-    Pod(Event<Pod>),
+    Pod(Box<Event<Pod>>),
     /// Of a node.
-    Node(Event<Node>),
+    Node(Box<Event<Node>>),
     /// Of a namespace.
     Namespace(Event<Namespace>),
     /// Of a NodeFault.
@@ -78,14 +78,16 @@ pub fn watch(client: &Client, kinds: &[Kind], own: &str, only: Option<&str>) -> 
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    all.push(boxed(watcher(pods, config()).default_backoff(), News::Pod));
+    all.push(boxed(watcher(pods, config()).default_backoff(), |event| News::Pod(Box::new(event))));
     let faults = objects::all(client, &objects::node_faults(), only);
     all.push(boxed(watcher(faults, config()).default_backoff(), News::Fault));
     let leases: Api<Lease> = Api::namespaced(client.clone(), own);
     all.push(boxed(watcher(leases, config()).default_backoff(), News::Lease));
     if only.is_none() {
         let nodes: Api<Node> = Api::all(client.clone());
-        all.push(boxed(watcher(nodes, config()).default_backoff(), News::Node));
+        all.push(boxed(watcher(nodes, config()).default_backoff(), |event| {
+            News::Node(Box::new(event))
+        }));
         let namespaces: Api<Namespace> = Api::all(client.clone());
         all.push(boxed(watcher(namespaces, config()).default_backoff(), News::Namespace));
     }
@@ -165,8 +167,8 @@ impl Cache {
     pub fn take(&mut self, news: News) -> Concern {
         match news {
             News::Experiment(kind, event) => self.experiment(kind, event),
-            News::Pod(event) => self.pod(event),
-            News::Node(event) => self.node(event),
+            News::Pod(event) => self.pod(*event),
+            News::Node(event) => self.node(*event),
             News::Namespace(event) => {
                 match self.change("Namespace", event) {
                     Change::Is(namespace) => {

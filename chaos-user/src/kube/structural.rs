@@ -64,7 +64,7 @@ fn choices(node: &mut Map<String, Value>, keyword: &str) {
         return;
     }
     let words: Vec<_> = parts.iter().flat_map(words).cloned().collect();
-    if parts.iter().all(|part| words_only(part)) {
+    if parts.iter().all(words_only) {
         node.insert("type".to_owned(), "string".into());
         node.insert("enum".to_owned(), words.into());
     } else {
