@@ -100,6 +100,35 @@ fn recovery_leaves_nothing() {
 }
 
 #[test]
+fn a_queue_goes_when_its_packets_have_left_and_nobody_waits_for_it() {
+    let first = || plan(vec![rule("a", egress("web"), delay())]);
+    let queues = |engine: &Engine<Fake>| engine.kernel().state.queues.len();
+    let mut engine = Engine::over(Fake::default(), &Options::default());
+    engine.apply(&first(), &names("10.0.0.1")).expect("applies");
+    engine.kernel().held.set(3);
+    engine.apply(&Plan::default(), &names("10.0.0.1")).expect("ends");
+    engine.beat().expect("beats");
+    assert_eq!((queues(&engine), engine.kernel().state.hooks.len()), (1, 0));
+    // A new fault takes the queue over.
+    engine.apply(&first(), &names("10.0.0.1")).expect("applies again");
+    engine.kernel().held.set(0);
+    engine.beat().expect("beats");
+    assert_eq!(queues(&engine), 1);
+    // Empty, or late: it goes.
+    for (held, clock) in [(0, 0), (3, 1_000_000_000)] {
+        engine.kernel().held.set(3);
+        engine.apply(&first(), &names("10.0.0.1")).expect("applies");
+        engine.apply(&Plan::default(), &names("10.0.0.1")).expect("ends");
+        assert_eq!(queues(&engine), 1);
+        engine.kernel().held.set(held);
+        engine.kernel().clock.set(engine.kernel().clock.get() + clock);
+        engine.beat().expect("beats");
+        assert_eq!(engine.kernel().state, State::default());
+        assert_eq!(*engine.installed(), Installed::default());
+    }
+}
+
+#[test]
 fn an_unchanged_plan_changes_nothing() {
     let mut engine = Engine::over(Fake::default(), &Options::default());
     engine.apply(&rich(), &names("10.0.0.1")).expect("applies");

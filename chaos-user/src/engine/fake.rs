@@ -5,6 +5,7 @@
 //! adding what is there, removing what is not, arming a slot without a hook, a rule before its
 //! index is written. `tests/kernel` proves those on real kernels.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -42,6 +43,10 @@ pub struct Fake {
     pub fail_at: Option<usize>,
     /// Devices whose namespace has vanished by name. What is there stays there.
     pub vanished: BTreeSet<Device>,
+    /// Packets in every queue.
+    pub held: Cell<u64>,
+    /// Nanoseconds of its clock.
+    pub clock: Cell<u64>,
 }
 
 fn refuse(why: &str) -> EngineError {
@@ -100,7 +105,7 @@ impl Kernel for Fake {
     }
 
     fn held(&self, _device: &Device) -> u64 {
-        0
+        self.held.get()
     }
 
     fn alive(&self, point: &Point) -> bool {
@@ -114,6 +119,6 @@ impl Kernel for Fake {
     }
 
     fn now(&self) -> u64 {
-        1
+        self.clock.get()
     }
 }

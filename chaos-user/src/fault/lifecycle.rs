@@ -289,3 +289,7 @@ fn summary(status: &Status, world: &World) -> Summary {
         warnings: world.warnings.clone(),
     }
 }
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;
