@@ -5,6 +5,9 @@ pub const GROUP: &str = "chaos-mesh.org";
 /// Its one version.
 pub const API_VERSION: &str = "chaos-mesh.org/v1alpha1";
 
+/// The group of our own kinds, which nobody writes by hand.
+pub const OWN_GROUP: &str = "kfault.dev";
+
 /// A kind of the API group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -45,7 +45,7 @@ pub enum Command {
     Agent(Agent),
     /// Serve the experiments of a cluster (a Deployment runs it)
     Controller(Controller),
-    /// Print the API's definitions for a cluster: kfault crds | kubectl apply -f -
+    /// Print the definitions of the API for a cluster, for kubectl apply -f -
     Crds,
     /// Print a completion script for a shell
     Completion(Completion),

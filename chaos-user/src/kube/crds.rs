@@ -5,10 +5,25 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::structural::structural;
+use crate::api::crd::block::BlockChaos;
+use crate::api::crd::cloud::{AWSChaos, AzureChaos, GCPChaos};
+use crate::api::crd::dns::DNSChaos;
+use crate::api::crd::http::HTTPChaos;
+use crate::api::crd::internal::{PodHttpChaos, PodIOChaos, PodNetworkChaos};
+use crate::api::crd::io::IOChaos;
+use crate::api::crd::jvm::JVMChaos;
+use crate::api::crd::kernel::KernelChaos;
 use crate::api::crd::network::NetworkChaos;
+use crate::api::crd::own::{NodeFault, PeerSet};
+use crate::api::crd::physical::{PhysicalMachine, PhysicalMachineChaos};
 use crate::api::crd::pod::PodChaos;
+use crate::api::crd::remote::RemoteCluster;
 use crate::api::crd::schedule::Schedule;
-use crate::api::kind::GROUP;
+use crate::api::crd::statuscheck::StatusCheck;
+use crate::api::crd::stress::StressChaos;
+use crate::api::crd::time::TimeChaos;
+use crate::api::crd::workflow::{Workflow, WorkflowNode};
+use crate::api::kind::{GROUP, OWN_GROUP};
 
 /// The one version of both groups.
 const VERSION: &str = "v1alpha1";
@@ -24,6 +39,8 @@ const SUMMARY: [Column; 3] = [
     ("Targets", "integer", ".status.kfault.targets"),
     ("Injected", "integer", ".status.kfault.injected"),
 ];
+const NODE: Column = ("Node", "string", ".spec.node");
+const PHASE: Column = ("Phase", "string", ".status.phase");
 /// The API server adds it only where there is no other column.
 const AGE: Column = ("Age", "date", ".metadata.creationTimestamp");
 
@@ -45,9 +62,35 @@ struct Definition {
 #[must_use]
 pub fn all() -> Vec<Value> {
     let definitions = vec![
+        experiment::<AWSChaos>(&[ACTION, DURATION]),
+        experiment::<AzureChaos>(&[ACTION, DURATION]),
+        experiment::<BlockChaos>(&[ACTION, DURATION]),
+        experiment::<DNSChaos>(&[ACTION, DURATION]),
+        experiment::<GCPChaos>(&[ACTION, DURATION]),
+        experiment::<HTTPChaos>(&[DURATION]),
+        experiment::<IOChaos>(&[ACTION, DURATION]),
+        experiment::<JVMChaos>(&[ACTION, DURATION]),
+        experiment::<KernelChaos>(&[DURATION]),
         experiment::<NetworkChaos>(&[ACTION, DURATION]),
+        experiment::<PhysicalMachineChaos>(&[ACTION, DURATION]),
         experiment::<PodChaos>(&[]),
+        experiment::<StressChaos>(&[DURATION]),
+        experiment::<TimeChaos>(&[DURATION]),
+        plain::<PhysicalMachine>(),
         plain::<Schedule>(),
+        reporting::<PodHttpChaos>(),
+        reporting::<PodIOChaos>(),
+        reporting::<PodNetworkChaos>(),
+        Definition { is_namespaced: false, ..reporting::<RemoteCluster>() },
+        reporting::<StatusCheck>(),
+        Definition { short_name: Some("wf"), ..reporting::<Workflow>() },
+        Definition { short_name: Some("wfn"), ..reporting::<WorkflowNode>() },
+        Definition {
+            group: OWN_GROUP,
+            columns: vec![NODE, PHASE, AGE],
+            ..reporting::<NodeFault>()
+        },
+        Definition { group: OWN_GROUP, ..plain::<PeerSet>() },
     ];
     let mut all: Vec<_> = definitions.into_iter().map(|definition| definition.json()).collect();
     all.sort_by_key(|definition| definition["metadata"]["name"].to_string());
@@ -58,6 +101,11 @@ pub fn all() -> Vec<Value> {
 fn experiment<T: JsonSchema>(columns: &[Column]) -> Definition {
     let columns = columns.iter().copied().chain(SUMMARY).chain([AGE]).collect();
     Definition { columns, ..plain::<T>() }
+}
+
+/// A kind whose status is an endpoint of its own.
+fn reporting<T: JsonSchema>() -> Definition {
+    Definition { has_status_endpoint: true, ..plain::<T>() }
 }
 
 /// A kind with nothing special to it.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 /// Keywords that say nothing to the API server, or that it refuses.
 const DROPPED: [&str; 3] = ["$schema", "title", "examples"];
-/// Integer formats of Rust, and those of the API server. Those it does not know, it only complains
-/// of. What does not fit into 32 bits with a sign needs 64.
+/// Integer formats of Rust, and those of the API server that hold them. Of others the API server
+/// only complains.
 const FORMATS: [(&str, &str); 10] = [
     ("int8", "int32"),
     ("uint8", "int32"),
@@ -101,9 +101,13 @@ fn types(node: &mut Map<String, Value>) {
         }
     }
     if let Some(Value::String(format)) = node.get_mut("format")
-        && let Some((_, known)) = FORMATS.iter().find(|(name, _)| name == format)
+        && let Some((name, known)) = FORMATS.iter().find(|(name, _)| name == format)
     {
         *format = (*known).to_owned();
+        if *name == "uint32" {
+            // The format that holds it holds more.
+            node.entry("maximum").or_insert_with(|| u32::MAX.into());
+        }
     }
 }
 
@@ -147,7 +151,9 @@ mod tests {
     #[test]
     fn integers_have_formats_that_hold_them() {
         let schema = json!({"properties": {"a": {"type": "integer", "format": "uint32"}}});
-        let want = json!({"properties": {"a": {"type": "integer", "format": "int64"}}});
+        let want = json!({"properties": {
+            "a": {"type": "integer", "format": "int64", "maximum": 4_294_967_295_u32}
+        }});
         assert_eq!(rewritten(schema), want);
     }
 

@@ -8,10 +8,25 @@
 //! What must be given here is what the public API demands, never more: an object that it takes
 //! is taken. A root type is named like its kind.
 
+pub mod block;
+pub mod cloud;
+pub mod dns;
 pub mod embedded;
 pub mod free;
+pub mod http;
+pub mod internal;
+pub mod io;
+pub mod jvm;
+pub mod kernel;
 pub mod network;
+pub mod own;
+pub mod physical;
 pub mod pod;
+pub mod remote;
 pub mod schedule;
 pub mod selector;
 pub mod status;
+pub mod statuscheck;
+pub mod stress;
+pub mod time;
+pub mod workflow;

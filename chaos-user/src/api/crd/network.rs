@@ -161,7 +161,7 @@ pub struct ReorderBlock {
     #[schemars(extend("default" = "0"))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<String>,
-    /// Every packet of this number in a row is a candidate.
+    /// With 5, every fifth packet is a candidate; 0 means 1.
     pub gap: i64,
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::embedded::Embedded;
 use super::free::FreeForm;
+use super::workflow::WorkflowSpec;
 
 /// Experiments and workflows that start by the clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,9 +42,37 @@ pub struct ScheduleSpec {
     /// The experiment to start.
     #[serde(flatten)]
     pub embedded: Embedded,
+    /// The workflow to start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<WorkflowSpec>,
     /// What kfault adds to the kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kfault: Option<FreeForm>,
+}
+
+/// What is started and when, within a workflow. It starts experiments only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NestedSchedule {
+    /// When, as a cron expression, optionally with seconds in front, or as in `@every 5m`.
+    pub schedule: String,
+    /// Kind of what is started. The block of that kind says what it is.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What happens when a start is due while the one before still acts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_policy: Option<ConcurrencyPolicy>,
+    /// Seconds after which a start that was missed is given up.
+    #[schemars(extend("minimum" = 0, "nullable" = true))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starting_deadline_seconds: Option<i64>,
+    /// How many finished children are kept.
+    #[schemars(extend("minimum" = 1))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history_limit: Option<i64>,
+    /// The experiment to start.
+    #[serde(flatten)]
+    pub embedded: Embedded,
 }
 
 /// What happens when a start is due while the one before still acts.
