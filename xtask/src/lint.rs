@@ -1,4 +1,4 @@
-//! `lint`: formatting, clippy, and the rules of the house that no compiler knows.
+//! `lint`: formatting, clippy, generated files, and the rules of the house that no compiler knows.
 
 mod house;
 mod source;
@@ -18,7 +18,7 @@ pub fn main() -> Result<()> {
 /// Everything that it checks; all of it runs, whatever the first finding.
 pub fn check() -> Result<()> {
     let mut errors = Vec::new();
-    for result in [formatting(), house(), clippy()] {
+    for result in [formatting(), house(), clippy(), crate::crds::check()] {
         errors.extend(result.err().map(|error| format!("{error:#}")));
     }
     if errors.is_empty() { Ok(()) } else { bail!("{}", errors.join("\n")) }

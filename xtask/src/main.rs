@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod crds;
 mod demo;
 mod docs;
 mod exec;
@@ -47,7 +48,9 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Injects and recovers at random under traffic, and looks for what is left behind
     Soak(bench::SoakArgs),
-    /// Checks formatting, clippy and the rules of the house
+    /// Writes the definitions of the API to deploy/crds
+    Crds(crds::Args),
+    /// Checks formatting, clippy, generated files and the rules of the house
     Lint,
     /// Writes what the last test run and the last demo showed into the README
     Docs,
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::main(args),
         Command::Bench(args) => bench::bench(args),
         Command::Soak(args) => bench::soak(args),
+        Command::Crds(args) => crds::main(args),
         Command::Lint => lint::main(),
         Command::Docs => docs::main(),
         Command::Demo(args) => demo::main(args),

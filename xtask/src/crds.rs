@@ -1,0 +1,130 @@
+//! `crds`: the definitions of the API as files, one per kind, written by `kfault crds`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+
+use anyhow::{Context, Result, bail};
+
+use crate::exec;
+use crate::progress::step;
+use crate::setup::{self, Group};
+
+/// Where they lie in the repository.
+const FOLDER: &str = "deploy/crds";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Writes nothing; fails with the names of the files that would change
+    #[arg(long)]
+    check: bool,
+}
+
+/// The command.
+pub fn main(args: Args) -> Result<()> {
+    let Args { check: only_check } = args;
+    setup::need(&[Group::Build])?;
+    if only_check { check() } else { write() }
+}
+
+/// Fails with the names of the files that are not what `kfault crds` prints.
+pub fn check() -> Result<()> {
+    let differing = differing(&current()?, &committed()?);
+    if differing.is_empty() {
+        return Ok(());
+    }
+    bail!("not what `kfault crds` prints: run `cargo xtask crds`\n{}", differing.join("\n"))
+}
+
+fn write() -> Result<()> {
+    let (current, committed) = (current()?, committed()?);
+    let folder = crate::root().join(FOLDER);
+    fs::create_dir_all(&folder).with_context(|| FOLDER.to_owned())?;
+    let differing = differing(&current, &committed);
+    for name in &differing {
+        let file = folder.join(name);
+        match current.get(name) {
+            Some(text) => fs::write(file, text),
+            None => fs::remove_file(file),
+        }
+        .with_context(|| format!("{FOLDER}/{name}"))?;
+    }
+    println!("{FOLDER}: {} files, {} of them written or removed", current.len(), differing.len());
+    Ok(())
+}
+
+/// What the program prints: text by file name.
+fn current() -> Result<BTreeMap<String, String>> {
+    step("definitions of the API", |step| {
+        let mut cargo = exec::cargo();
+        cargo.args(["run", "--quiet", "--package", "chaos-user", "--bin", "kfault", "--", "crds"]);
+        files(&exec::quiet(step, &mut cargo)?.stdout)
+    })
+}
+
+/// What lies in the repository: text by file name.
+fn committed() -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    let entries = match fs::read_dir(crate::root().join(FOLDER)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(all),
+        entries => entries.with_context(|| FOLDER.to_owned())?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(|| FOLDER.to_owned())?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let text = fs::read_to_string(entry.path()).with_context(|| format!("{FOLDER}/{name}"))?;
+        all.insert(name, text);
+    }
+    Ok(all)
+}
+
+/// The documents of a stream of definitions, each named like its object.
+fn files(stream: &str) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    for text in stream.split("---\n").filter(|text| !text.is_empty()) {
+        let mut lines = text.lines().skip_while(|line| *line != "metadata:").skip(1);
+        let name = lines.next().and_then(|line| line.strip_prefix("  name: "));
+        let name = name.context("a definition without a name in what `kfault crds` prints")?;
+        all.insert(format!("{name}.yaml"), text.to_owned());
+    }
+    if all.is_empty() {
+        bail!("`kfault crds` printed nothing");
+    }
+    Ok(all)
+}
+
+fn differing(
+    current: &BTreeMap<String, String>,
+    committed: &BTreeMap<String, String>,
+) -> Vec<String> {
+    let mut names: Vec<_> = current.keys().chain(committed.keys()).cloned().collect();
+    names.sort();
+    names.dedup();
+    names.retain(|name| current.get(name) != committed.get(name));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_definition_is_a_file_of_its_name() {
+        let stream = "---\na: 1\nmetadata:\n  name: x.y\n---\nmetadata:\n  name: z.y\nb: 2\n";
+        let files = files(stream).unwrap();
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["x.y.yaml", "z.y.yaml"]);
+        assert_eq!(files["z.y.yaml"], "metadata:\n  name: z.y\nb: 2\n");
+        assert!(super::files("---\na: 1\n").is_err());
+        assert!(super::files("").is_err());
+    }
+
+    #[test]
+    fn what_is_missing_changed_or_left_over_differs() {
+        let map = |all: &[(&str, &str)]| {
+            all.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+        };
+        let current = map(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let committed = map(&[("a", "1"), ("b", "0"), ("d", "4")]);
+        assert_eq!(differing(&current, &committed), ["b", "c", "d"]);
+    }
+}
