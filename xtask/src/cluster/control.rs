@@ -67,6 +67,8 @@ impl Control<'_> {
             // Its default of 20 requests a second delays the first pods by seconds.
             "--kube-api-qps=500".into(),
             "--kube-api-burst=1000".into(),
+            // It makes this folder, below /usr unless it is told otherwise.
+            format!("--flex-volume-plugin-dir={}", self.cluster.file("volumes").display()),
             format!("--root-ca-file={}", pki("ca.crt")),
             format!("--service-account-private-key-file={}", pki("sa.key")),
             format!("--cluster-signing-cert-file={}", pki("ca.crt")),
