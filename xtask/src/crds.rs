@@ -58,7 +58,9 @@ fn current() -> Result<BTreeMap<String, String>> {
     step("definitions of the API", |step| {
         let mut cargo = exec::cargo();
         cargo.args(["run", "--quiet", "--package", "chaos-user", "--bin", "kfault", "--", "crds"]);
-        files(&exec::quiet(step, &mut cargo)?.stdout)
+        let mut all = files(&exec::quiet(step, &mut cargo)?.stdout)?;
+        all.insert("kustomization.yaml".to_owned(), kustomization(all.keys()));
+        Ok(all)
     })
 }
 
@@ -91,6 +93,12 @@ fn files(stream: &str) -> Result<BTreeMap<String, String>> {
         bail!("`kfault crds` printed nothing");
     }
     Ok(all)
+}
+
+/// The list of the files, as `kubectl apply -k` wants one.
+fn kustomization<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n";
+    names.fold(head.to_owned(), |text, name| format!("{text}  - {name}\n"))
 }
 
 fn differing(

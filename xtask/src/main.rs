@@ -5,10 +5,12 @@
 
 mod bench;
 mod build;
+mod cluster;
 mod crds;
 mod demo;
 mod docs;
 mod exec;
+mod image;
 mod lint;
 mod load;
 mod progress;
@@ -42,6 +44,10 @@ enum Command {
     Test(test::Args),
     /// Boots one of Debian's kernels with a command or a shell
     Vm(vm::Args),
+    /// Writes container images, without a container engine
+    Image(image::Args),
+    /// Starts and ends a Kubernetes of several nodes on this machine, for tests
+    Cluster(cluster::Args),
     /// Shows one fault on a real HTTP server: measured, plotted, recovered
     Demo(demo::Args),
     /// Measures kfault beside netem, a plain path, and what was declared; prints goals met and missed
@@ -60,6 +66,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::main(),
         Command::Build => build::main(),
+        Command::Image(args) => image::main(args),
+        Command::Cluster(args) => cluster::main(args),
         Command::Vm(args) => vm::main(args),
         Command::Load(args) => load::main(args),
         Command::Test(args) => test::main(args),

@@ -16,18 +16,23 @@ pub fn update() -> Result<()> {
     step("read the package lists", |step| run(step, &["update"]))
 }
 
+/// Programs whose packages bring a service of the same name.
+const SERVICES: [&str; 2] = ["nginx", "containerd"];
+
 /// Installs packages. Nothing is removed for them: a conflict is the user's to solve.
 pub fn install(purpose: &str, packages: &[&str]) -> Result<()> {
     step(format!("install {purpose}: {}", packages.join(" ")), |step| {
-        let had_nginx = exec::find("nginx").is_some();
+        let new: Vec<&str> =
+            SERVICES.into_iter().filter(|name| exec::find(name).is_none()).collect();
         let _no_services = NoServices::declare()?;
         let mut args = vec!["install", "--yes", "--no-install-recommends", "--no-remove"];
         args.extend(packages);
         run(step, &args)?;
-        if !had_nginx && exec::find("nginx").is_some() && Path::new("/run/systemd/system").exists()
-        {
-            // It came for its program only and must not start with the next boot either.
-            exec::quiet(step, Command::new("systemctl").args(["--quiet", "disable", "nginx"]))?;
+        for name in new.into_iter().filter(|name| exec::find(name).is_some()) {
+            if Path::new("/run/systemd/system").exists() {
+                // It came for its program only and must not start with the next boot either.
+                exec::quiet(step, Command::new("systemctl").args(["--quiet", "disable", name]))?;
+            }
         }
         Ok(())
     })

@@ -1,0 +1,71 @@
+//! A few requests to the API server, by curl: kubectl takes longer to start than they take.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::node::Node;
+use super::{CONTROL, CONTROL_ADDRESS, Cluster, network};
+use crate::exec;
+
+/// Talks to one cluster as its administrator.
+pub struct Api<'a> {
+    pub cluster: &'a Cluster,
+}
+
+impl Api<'_> {
+    /// Whether it serves.
+    pub fn is_ready(&self) -> bool {
+        self.request(&[], "readyz").is_ok_and(|text| text == "ok")
+    }
+
+    /// Whether an object is there.
+    pub fn has(&self, path: &str) -> bool {
+        self.request(&[], path).is_ok()
+    }
+
+    /// An object.
+    pub fn get(&self, path: &str) -> Result<Value> {
+        let text = self.request(&[], path)?;
+        serde_json::from_str(&text).with_context(|| format!("what the API server said to {path}"))
+    }
+
+    /// Gives a node its range of addresses, so that no controller chooses one for it.
+    pub fn assign(&self, node: &Node) -> Result<()> {
+        let patch = json!({"spec": {"podCIDR": node.pods(), "podCIDRs": [node.pods()]}});
+        let patch = patch.to_string();
+        let kind = "Content-Type: application/merge-patch+json";
+        let args = ["--request", "PATCH", "--header", kind, "--data", &patch];
+        self.request(&args, &format!("api/v1/nodes/{}", node.name())).map(|_| ())
+    }
+
+    /// How many nodes take pods.
+    pub fn ready_nodes(&self) -> Result<usize> {
+        let list = self.get("api/v1/nodes")?;
+        let nodes = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(nodes.iter().filter(|node| is_ready(node)).count())
+    }
+
+    /// Makes what a manifest says.
+    pub fn apply(&self, manifest: &str) -> Result<()> {
+        let mut kubectl = self.cluster.client("kubectl")?;
+        // The schema, which is large, would be fetched to check what is known to be right.
+        kubectl.args(["create", "--validate=false", "--filename", manifest]);
+        exec::read(&mut kubectl).map(|_| ())
+    }
+
+    fn request(&self, args: &[&str], path: &str) -> Result<String> {
+        let config = self.cluster.file("curl.conf");
+        if !config.is_file() {
+            bail!("no cluster was started from this folder");
+        }
+        let mut command = network::inside(CONTROL)?;
+        command.args(["curl", "--config"]).arg(config).args(args);
+        command.arg(format!("https://{CONTROL_ADDRESS}:6443/{path}"));
+        exec::read(&mut command)
+    }
+}
+
+fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True")
+}
