@@ -78,7 +78,8 @@ fn each_stop_has_its_reason_and_waits_for_the_nodes() {
         assert_eq!(reasons(&asked), [reason]);
         assert_eq!(phases(&asked.status), [RecordPhase::InjectedWait; 2]);
         assert!(asked.holds);
-        let ended = step(&asked.status, &World { reports: all(&Report::Recovered), ..stopped.clone() });
+        let ended =
+            step(&asked.status, &World { reports: all(&Report::Recovered), ..stopped.clone() });
         assert_eq!(reasons(&ended), ["Recovered", "Recovered"]);
         assert_eq!(ended.holds, !stopped.is_deleted);
         let records = ended.status.experiment.container_records.unwrap();
