@@ -12,6 +12,7 @@ mod cgroups;
 mod control;
 mod credentials;
 mod down;
+mod e2e;
 mod network;
 mod node;
 mod up;
@@ -83,6 +84,8 @@ enum Sub {
     },
     /// Shows the nodes and the pods
     Status,
+    /// Installs kfault on it and runs every scenario; starts a cluster where none is up
+    E2e(e2e::Args),
 }
 
 /// Runs `cargo xtask cluster`.
@@ -102,6 +105,7 @@ pub fn main(args: Args) -> Result<()> {
         }
         Sub::Kubectl { args } => replace(cluster.client("kubectl")?, &args),
         Sub::Status => status(&cluster),
+        Sub::E2e(args) => e2e::e2e(&cluster, &args),
     }
 }
 

@@ -47,7 +47,7 @@ pub fn main(args: Args) -> Result<()> {
 pub fn kfault() -> Result<PathBuf> {
     let program = build::kfault()?;
     written(KFAULT, "kfault", || {
-        let mut image = Image::new(KFAULT).entrypoint(&["/kfault"]);
+        let mut image = Image::new(KFAULT).entrypoint(&["/kfault"]).command(&["pause"]);
         image.copy(&program, "/kfault", 0o755)?;
         Ok(image)
     })

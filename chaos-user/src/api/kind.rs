@@ -13,14 +13,19 @@ pub const OWN_GROUP: &str = "kfault.dev";
 pub enum Kind {
     /// Faults of the network.
     Network,
+    /// Faults of pods as a whole.
+    Pod,
     /// A kind that exists in the API and that this version does not serve.
     Later(&'static str),
 }
 
 const NETWORK: &str = "NetworkChaos";
+const POD: &str = "PodChaos";
+/// What starts experiments by the clock.
+pub const SCHEDULE: &str = "Schedule";
 
 /// Kinds of the API that this version recognises and does not serve.
-const LATER: [&str; 22] = [
+const LATER: [&str; 21] = [
     "AWSChaos",
     "AzureChaos",
     "BlockChaos",
@@ -32,12 +37,11 @@ const LATER: [&str; 22] = [
     "KernelChaos",
     "PhysicalMachine",
     "PhysicalMachineChaos",
-    "PodChaos",
     "PodHttpChaos",
     "PodIOChaos",
     "PodNetworkChaos",
     "RemoteCluster",
-    "Schedule",
+    SCHEDULE,
     "StatusCheck",
     "StressChaos",
     "TimeChaos",
@@ -45,14 +49,32 @@ const LATER: [&str; 22] = [
     "WorkflowNode",
 ];
 
+/// What another implementation asks its own agents for.
+const INTERNAL: [&str; 3] = ["PodHttpChaos", "PodIOChaos", "PodNetworkChaos"];
+
 impl Kind {
+    /// The kinds that this version serves.
+    pub const SERVED: [Self; 2] = [Self::Network, Self::Pod];
+
     /// The kind of this name, spelled exactly.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
-        if name == NETWORK {
-            return Some(Self::Network);
+        if let Some(kind) = Self::SERVED.into_iter().find(|kind| kind.name() == name) {
+            return Some(kind);
         }
         LATER.iter().find(|later| **later == name).map(|later| Self::Later(later))
+    }
+
+    /// Experiments of the public API, as opposed to what starts, checks or carries them.
+    #[must_use]
+    pub fn is_experiment(self) -> bool {
+        self.name().ends_with("Chaos") && !INTERNAL.contains(&self.name())
+    }
+
+    /// Every kind of experiment, served or not.
+    pub fn experiments() -> impl Iterator<Item = Self> {
+        let later = LATER.into_iter().map(Self::Later);
+        Self::SERVED.into_iter().chain(later).filter(|kind| kind.is_experiment())
     }
 
     /// Its name, as in `kind:`.
@@ -60,6 +82,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Network => NETWORK,
+            Self::Pod => POD,
             Self::Later(name) => name,
         }
     }
@@ -67,13 +90,14 @@ impl Kind {
     /// The name of a kind that differs from `name` in case only.
     #[must_use]
     pub fn nearly(name: &str) -> Option<&'static str> {
-        [&NETWORK].into_iter().chain(&LATER).find(|kind| kind.eq_ignore_ascii_case(name)).copied()
+        let all = [NETWORK, POD].into_iter().chain(LATER);
+        all.into_iter().find(|kind| kind.eq_ignore_ascii_case(name))
     }
 
     /// The kinds that this version serves, for messages.
     #[must_use]
-    pub fn served() -> &'static str {
-        NETWORK
+    pub fn served() -> String {
+        Self::SERVED.map(Self::name).join(", ")
     }
 }
 
@@ -83,7 +107,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_found_by_its_name() {
-        for name in LATER.iter().chain([&NETWORK]) {
+        for name in LATER.iter().chain([&NETWORK, &POD]) {
             assert_eq!(Kind::find(name).map(Kind::name), Some(*name));
         }
         assert_eq!(Kind::find("networkchaos"), None);

@@ -6,6 +6,7 @@
 
 pub mod bytes;
 pub mod crd;
+pub mod cron;
 pub mod document;
 pub mod duration;
 pub mod fields;

@@ -41,9 +41,36 @@ pub struct Spec {
     /// Pods that `spec.target.selector` chose, on every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<Pod>>,
+    /// Containers to kill.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kills: Vec<Kill>,
     /// Addresses of every name in the experiment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, Vec<IpAddr>>,
+}
+
+/// A container to kill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kill {
+    /// `namespace/name` of its pod.
+    pub pod: String,
+    /// Uid of its pod.
+    pub uid: String,
+    /// The node that it runs on.
+    pub node: String,
+    /// Its name.
+    pub container: String,
+    /// Its id: a container that was restarted has another one.
+    pub id: String,
+}
+
+impl Kill {
+    /// `namespace/pod/container`: the id of its record.
+    #[must_use]
+    pub fn record(&self) -> String {
+        format!("{}/{}", self.pod, self.container)
+    }
 }
 
 /// A pod, as far as an agent needs to know it.

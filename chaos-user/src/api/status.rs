@@ -1,5 +1,7 @@
 //! The status of an experiment: what clients of the API read and wait for.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -202,6 +204,9 @@ pub struct Summary {
     /// What of the experiment does not do what it seems to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Uid of each chosen pod, or id of each chosen container, by the id of its record.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<String, String>,
 }
 
 /// `null` is as good as absent: other writers are not as careful as we are.

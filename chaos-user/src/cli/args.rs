@@ -49,6 +49,9 @@ pub enum Command {
     Crds,
     /// Print a completion script for a shell
     Completion(Completion),
+    /// Do nothing until a signal says to end: what a pod runs that is to fail
+    #[command(hide = true)]
+    Pause,
 }
 
 /// For whom the output is.
@@ -161,6 +164,12 @@ pub struct Controller {
     /// Choose only pods of namespaces with the annotation chaos-mesh.org/inject: enabled
     #[arg(long)]
     pub filter_namespaces: bool,
+    /// Who this controller is among several: the name of its pod
+    #[arg(long, env = "HOSTNAME", value_name = "NAME", default_value = "kfault")]
+    pub identity: String,
+    /// kfault's own image, which pods get that are to fail (PodChaos, pod-failure)
+    #[arg(long, env = "KFAULT_IMAGE", value_name = "IMAGE")]
+    pub image: Option<String>,
 }
 
 /// `kfault completion`

@@ -1,6 +1,7 @@
 //! `kfault agent` and `kfault controller`: the parts that run in a cluster.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
@@ -10,7 +11,10 @@ use super::exit::Exit;
 use super::session::Signals;
 use crate::api::nodefault::Tasks;
 use crate::engine::chain;
-use crate::kube::{KubeError, agent as link, client, controller, reconcile::Reach};
+use crate::kube::choice::Reach;
+use crate::kube::leader::Candidate;
+use crate::kube::names::{self, Names};
+use crate::kube::{KubeError, agent as link, client, controller};
 use crate::node::agent::{self, AgentError};
 
 /// Runs the command.
@@ -39,17 +43,50 @@ pub fn agent(args: &Agent) -> Exit {
 
 /// Runs the command.
 pub fn controller(args: &Controller) -> Exit {
-    let Controller { namespace, target_namespace, filter_namespaces } = args;
+    let Controller { namespace, target_namespace, filter_namespaces, image, identity } = args;
+    let identity = identity.clone();
     let options = controller::Options {
         namespace: namespace.clone(),
-        reach: Reach { only: target_namespace.clone(), filter: *filter_namespaces },
+        reach: Reach {
+            only: target_namespace.clone(),
+            own: namespace.clone(),
+            image: image.clone(),
+            filter: *filter_namespaces,
+        },
+        names: Names::new(Arc::new(|all| Box::pin(look_up(all)))),
     };
     run("controller", async move {
         let client = client().await.map_err(unable)?;
         let mut signals = Signals::catch().map_err(failed)?;
-        tracing::info!("the controller is at work");
-        let done = controller::serve(client, options, signals.next()).await;
+        let mut candidate = Candidate::new(&client, &options.namespace, &identity);
+        tokio::select! {
+            () = candidate.lead() => {}
+            () = signals.next() => return Ok(()),
+        }
+        tracing::info!(identity, "the controller is at work");
+        let done = tokio::select! {
+            done = controller::serve(client, options, signals.next()) => done,
+            // Whoever leads now must not meet us: start over as a candidate.
+            () = candidate.hold() => {
+                return Err((Exit::Failed, "another controller leads now".to_owned()));
+            }
+        };
+        candidate.resign().await;
         done.map_err(|error| (Exit::Failed, chain(&error)))
+    })
+}
+
+async fn look_up(all: Vec<String>) -> names::Answers {
+    let super::names::Answers { resolved, failed } = super::names::look_up(all).await;
+    (resolved, failed)
+}
+
+/// Runs the command: the first process of a container that is to fail. Without a handler the
+/// kernel would not even let such a process be ended.
+pub fn pause() -> Exit {
+    run("pause", async {
+        Signals::catch().map_err(failed)?.next().await;
+        Ok(())
     })
 }
 

@@ -51,6 +51,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Agent(args) => cluster::agent(&args),
         Command::Controller(args) => cluster::controller(&args),
         Command::Crds => crds::crds(),
+        Command::Pause => cluster::pause(),
         Command::Completion(args) => completion(&args),
     }
     .into()

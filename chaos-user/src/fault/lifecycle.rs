@@ -33,6 +33,8 @@ pub struct World {
     pub duration: Option<Duration>,
     /// The targets, chosen now; asked for by [`needs_choice`].
     pub chosen: Option<Result<Vec<RecordKey>, String>>,
+    /// What `chosen` are, by the id of their records: uids of pods, ids of containers.
+    pub identities: BTreeMap<String, String>,
     /// What is known of each record. One that is missing has not been heard of.
     pub reports: BTreeMap<RecordKey, Report>,
     /// Packets (or kills) matched and injected, all rules together.
@@ -141,7 +143,14 @@ pub fn step(before: &Status, world: &World) -> Step {
     let mut records = status.experiment.container_records.iter().flatten();
     let is_left = !world.is_one_shot && records.any(|r| r.phase != RecordPhase::NotInjected);
     let holds = !world.is_deleted || is_left;
-    status.kfault = Some(summary(&status, world));
+    let is_chosen_now = before.experiment.container_records.is_none()
+        && status.experiment.container_records.is_some();
+    let chosen = if is_chosen_now {
+        world.identities.clone()
+    } else {
+        before.kfault.as_ref().map(|summary| summary.chosen.clone()).unwrap_or_default()
+    };
+    status.kfault = Some(Summary { chosen, ..summary(&status, world) });
     let until_end = until(world).filter(|until| *until > world.now);
     let left = until_end.and_then(|until| Duration::try_from(until.duration_since(world.now)).ok());
     let retry = (is_empty || has_failed).then(|| retry(world));
@@ -287,6 +296,7 @@ fn summary(status: &Status, world: &World) -> Summary {
         injected: count(injected),
         matched: count(matched),
         warnings: world.warnings.clone(),
+        ..Summary::default()
     }
 }
 

@@ -12,6 +12,7 @@ fn world() -> World {
         is_for_nodes: true,
         duration: None,
         chosen: None,
+        identities: BTreeMap::new(),
         reports: BTreeMap::new(),
         matched_injected: (0, 0),
         warnings: Vec::new(),
@@ -217,4 +218,15 @@ mod random {
             prop_assert!(!step(&status, &world).holds);
         }
     }
+}
+
+#[test]
+fn who_was_chosen_stays_on_record() {
+    let identities: BTreeMap<String, String> =
+        keys().into_iter().map(|(_, id)| (id.clone(), format!("uid of {id}"))).collect();
+    let now = World { chosen: Some(Ok(keys())), identities: identities.clone(), ..world() };
+    let chosen = step(&Status::default(), &now).status;
+    assert_eq!(chosen.kfault.as_ref().map(|k| &k.chosen), Some(&identities));
+    let later = step(&chosen, &World { reports: all(&Report::Injected), ..world() }).status;
+    assert_eq!(later.kfault.map(|k| k.chosen), Some(identities));
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::network::{self, NetworkChaos};
+use super::pod::PodChaos;
 use super::{ComposeError, Experiment, Fault};
 use crate::api::document::{Document, DocumentError, Place, documents};
 use crate::api::fields::Fields;
@@ -261,6 +262,11 @@ fn spec(
             let spec = NetworkChaos::read(fields, namespace, findings)?;
             network::check(&spec, findings);
             Some(Fault::Network(Box::new(spec)))
+        }
+        Kind::Pod => {
+            root.require("spec", "an object with at least selector, mode and action", findings);
+            let fields = root.object("spec", findings)?;
+            Some(Fault::Pod(Box::new(PodChaos::read(fields, namespace, findings)?)))
         }
         Kind::Later(name) => {
             let reason = format!("it serves {} only; remove this document", Kind::served());

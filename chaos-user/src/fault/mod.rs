@@ -8,6 +8,8 @@ pub mod lifecycle;
 mod load;
 pub mod network;
 pub mod on_node;
+pub mod pod;
+pub mod schedule;
 
 use std::time::Duration;
 
@@ -18,13 +20,16 @@ use thiserror::Error;
 pub use self::compose::{ComposeError, Composed, compose};
 pub use self::load::{LoadError, Parsed, Refusal, load, parse, parse_object};
 use self::network::NetworkChaos;
+use self::pod::PodChaos;
 use crate::api::document::Place;
+use crate::api::duration::GoDuration;
 use crate::api::fields::Fields;
 use crate::api::finding::{Findings, Warning};
 use crate::api::kind::{API_VERSION, Kind};
 use crate::api::metadata::Metadata;
 use crate::api::mode::{Mode, ModeFields};
 use crate::api::selector::Selector;
+use crate::api::written::Written;
 use crate::plan::Rule;
 use crate::select::Workload;
 
@@ -46,6 +51,8 @@ pub struct Experiment {
 pub enum Fault {
     /// Faults of the network.
     Network(Box<NetworkChaos>),
+    /// Faults of pods as a whole.
+    Pod(Box<PodChaos>),
 }
 
 /// `selector`, `mode` and `value`: who may be hit and how many of them.
@@ -81,6 +88,7 @@ impl Experiment {
     pub fn kind(&self) -> Kind {
         match self.fault {
             Fault::Network(_) => Kind::Network,
+            Fault::Pod(_) => Kind::Pod,
         }
     }
 
@@ -95,6 +103,7 @@ impl Experiment {
     pub fn source(&self) -> &Choice {
         match &self.fault {
             Fault::Network(spec) => &spec.source,
+            Fault::Pod(spec) => &spec.source,
         }
     }
 
@@ -103,6 +112,36 @@ impl Experiment {
     pub fn target(&self) -> Option<&Choice> {
         match &self.fault {
             Fault::Network(spec) => spec.target.as_ref(),
+            Fault::Pod(_) => None,
+        }
+    }
+
+    /// It is over when it is done: nothing to recover, pause or bound.
+    #[must_use]
+    pub fn is_one_shot(&self) -> bool {
+        match &self.fault {
+            Fault::Network(_) => false,
+            Fault::Pod(spec) => spec.action.is_one_shot(),
+        }
+    }
+
+    /// The containers of each pod that it acts on, where it acts on containers.
+    #[must_use]
+    pub fn containers(&self) -> Option<&[String]> {
+        match &self.fault {
+            Fault::Pod(spec) if spec.action == pod::Action::ContainerKill => {
+                Some(&spec.container_names)
+            }
+            Fault::Network(_) | Fault::Pod(_) => None,
+        }
+    }
+
+    /// The DNS names at its other end, each once.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        match &self.fault {
+            Fault::Network(spec) => spec.names(),
+            Fault::Pod(_) => Vec::new(),
         }
     }
 
@@ -111,6 +150,7 @@ impl Experiment {
     pub fn duration(&self) -> Option<Duration> {
         let written = match &self.fault {
             Fault::Network(spec) => spec.duration.as_ref()?,
+            Fault::Pod(spec) => spec.duration.as_ref()?,
         };
         Some(written.value.to_std().unwrap_or(Duration::ZERO))
     }
@@ -120,6 +160,7 @@ impl Experiment {
     pub fn object(&self) -> Value {
         let spec = match &self.fault {
             Fault::Network(spec) => spec.json(),
+            Fault::Pod(spec) => spec.json(),
         };
         json!({
             "apiVersion": API_VERSION,
@@ -221,13 +262,23 @@ pub enum LowerError {
         /// What works.
         instead: &'static str,
     },
+    /// Pods are known to a cluster only.
+    #[error(
+        "{experiment}: spec.action: \"{action}\" acts on pods through a cluster's API server, which a host has not; apply it with kubectl"
+    )]
+    NeedsCluster {
+        /// The experiment.
+        experiment: String,
+        /// The action.
+        action: &'static str,
+    },
 }
 
 impl LowerError {
     /// True when the manifest is right and this host or version cannot do it.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::CgroupIngress { .. })
+        matches!(self, Self::CgroupIngress { .. } | Self::NeedsCluster { .. })
     }
 }
 
@@ -255,5 +306,28 @@ pub fn lower(
     }
     match &experiment.fault {
         Fault::Network(spec) => network::lower(experiment, spec, sources, peers, options),
+        Fault::Pod(spec) if sources.iter().all(Workload::is_unbound) => {
+            let message = format!("needs a cluster, where {}", spec.describe());
+            idle.warn("spec.action", message);
+            Ok(idle)
+        }
+        Fault::Pod(spec) => Err(LowerError::NeedsCluster {
+            experiment: experiment.id(),
+            action: spec.action.word(),
+        }),
     }
+}
+
+/// Reads `duration`.
+fn read_duration(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<Written<GoDuration>> {
+    const WAY_OUT: &str = "write a Go duration, for example \"30s\" or \"1m30s\"";
+    if let Some(Value::String(text)) = fields.value("duration")
+        && text.is_empty()
+    {
+        let path = fields.path("duration");
+        let message = "is empty: the fault acts until it is recovered; write \"30s\" to bound it";
+        findings.warn(&path, message);
+        return None;
+    }
+    fields.parsed("duration", WAY_OUT, findings)
 }

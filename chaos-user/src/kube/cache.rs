@@ -6,14 +6,14 @@ use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod};
 use kube::api::{Api, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 
 use super::objects;
-use crate::api::kind::Kind;
+use crate::api::kind::{Kind, SCHEDULE};
 use crate::api::nodefault;
 use crate::select::pods;
 
@@ -203,11 +203,13 @@ impl Cache {
         match self.change(kind, event) {
             Change::Is(object) => {
                 let name = Name { kind, key: objects::key(&object.metadata) };
+                concern.experiments.extend(schedule_of(&object));
                 self.experiments.insert(name.clone(), object);
                 concern.experiments.insert(name);
             }
             Change::Gone(key) => {
-                self.experiments.remove(&Name { kind, key });
+                let gone = self.experiments.remove(&Name { kind, key });
+                concern.experiments.extend(gone.as_ref().and_then(schedule_of));
             }
             Change::Only(keys) => {
                 self.experiments.retain(|name, _| name.kind != kind || keys.contains(&name.key));
@@ -293,6 +295,13 @@ impl Cache {
     }
 }
 
+/// The schedule that has started an experiment.
+fn schedule_of(object: &DynamicObject) -> Option<Name> {
+    let owner = object.owner_references().iter().find(|owner| owner.kind == SCHEDULE)?;
+    let namespace = object.namespace().unwrap_or_default();
+    Some(Name { kind: SCHEDULE, key: format!("{namespace}/{}", owner.name) })
+}
+
 fn fault(object: DynamicObject) -> Fault {
     let (namespace, _) = (object.namespace().unwrap_or_default(), ());
     let owner = object.owner_references().iter().find_map(|owner| {
@@ -304,10 +313,18 @@ fn fault(object: DynamicObject) -> Fault {
     Fault { object, spec, status, owner }
 }
 
+/// The id of a container that runs: `containerd://ID` in the API.
+fn running(all: &Option<Vec<ContainerStatus>>, name: &str) -> String {
+    let one = all.iter().flatten().find(|one| one.name == name);
+    let runs = one.filter(|one| one.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let id = runs.and_then(|one| one.container_id.as_deref()).unwrap_or_default();
+    id.split_once("://").map_or(id, |(_, id)| id).to_owned()
+}
+
 fn pod(object: &Pod) -> pods::Pod {
     let spec = object.spec.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
-    let ips = status.pod_ips.unwrap_or_default();
+    let ips = status.pod_ips.clone().unwrap_or_default();
     let mut addresses: Vec<_> = ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
     addresses.sort_unstable();
     let fields = [
@@ -327,7 +344,15 @@ fn pod(object: &Pod) -> pods::Pod {
         phase: status.phase.unwrap_or_default(),
         addresses,
         host_network: spec.host_network.unwrap_or_default(),
-        containers: spec.containers.iter().map(|container| container.name.clone()).collect(),
+        containers: spec
+            .containers
+            .into_iter()
+            .map(|container| pods::Container {
+                id: running(&status.container_statuses, &container.name),
+                name: container.name,
+                image: container.image.unwrap_or_default(),
+            })
+            .collect(),
         fields: fields.into_iter().filter_map(|(path, value)| Some((path, value?))).collect(),
         is_going: object.metadata.deletion_timestamp.is_some(),
     }

@@ -12,8 +12,11 @@ use tokio::time::Instant;
 
 use super::KubeError;
 use super::cache::{Cache, Concern, Name, watch};
-use super::reconcile::{Look, Outcome, Reach};
-use crate::api::kind::Kind;
+use super::choice::Reach;
+use super::names::Names;
+use super::reconcile::{self, Outcome};
+use super::schedule;
+use crate::api::kind::{Kind, SCHEDULE};
 
 /// How a controller works.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub struct Options {
     pub namespace: String,
     /// Who may be chosen.
     pub reach: Reach,
+    /// Who knows names.
+    pub names: Names,
 }
 
 /// How many experiments are looked at at once.
@@ -44,7 +49,24 @@ struct Controller {
     at: BTreeMap<Name, Instant>,
     busy: BTreeSet<Name>,
     failures: BTreeMap<Name, u32>,
+    /// What keeps schedules from starting something.
+    complaints: BTreeMap<Name, String>,
     looks: JoinSet<Done>,
+}
+
+/// A look at an experiment, or at a schedule.
+enum Look {
+    Experiment(Box<reconcile::Look>),
+    Schedule(Box<schedule::Look>),
+}
+
+impl Look {
+    async fn act(self, client: &Client, names: &Names) -> Result<Outcome, KubeError> {
+        match self {
+            Self::Experiment(look) => look.act(client, names).await,
+            Self::Schedule(look) => look.act(client).await,
+        }
+    }
 }
 
 /// Serves until `stop` is done.
@@ -56,7 +78,7 @@ pub async fn serve(
     options: Options,
     stop: impl Future<Output = ()>,
 ) -> Result<(), KubeError> {
-    let kinds = [Kind::Network];
+    let kinds: Vec<Kind> = Kind::experiments().chain([Kind::Later(SCHEDULE)]).collect();
     let mut watches = watch(&client, &kinds, &options.namespace, options.reach.only.as_deref());
     let count = watches.len();
     let mut controller = Controller {
@@ -68,6 +90,7 @@ pub async fn serve(
         at: BTreeMap::new(),
         busy: BTreeSet::new(),
         failures: BTreeMap::new(),
+        complaints: BTreeMap::new(),
         looks: JoinSet::new(),
     };
     let mut check = tokio::time::interval(CHECK);
@@ -141,22 +164,39 @@ impl Controller {
             };
             self.dirty.remove(&name);
             self.at.remove(&name);
-            let look = Look::new(&self.cache, &name, &self.options.reach, Timestamp::now());
-            let Some(look) = look else { continue };
+            let Some(look) = self.look(&name) else {
+                self.complaints.remove(&name);
+                continue;
+            };
             self.busy.insert(name.clone());
-            let client = self.client.clone();
+            let (client, names) = (self.client.clone(), self.options.names.clone());
             self.looks.spawn(async move {
-                let done = look.act(&client).await;
+                let done = look.act(&client, &names).await;
                 (name, done)
             });
         }
     }
 
+    fn look(&self, name: &Name) -> Option<Look> {
+        let now = Timestamp::now();
+        if name.kind == SCHEDULE {
+            let complaint = self.complaints.get(name).cloned();
+            let look = schedule::Look::new(&self.cache, name, complaint, now)?;
+            return Some(Look::Schedule(Box::new(look)));
+        }
+        let look = reconcile::Look::new(&self.cache, name, &self.options.reach, now)?;
+        Some(Look::Experiment(Box::new(look)))
+    }
+
     fn done(&mut self, (name, result): Done) {
         self.busy.remove(&name);
         match result {
-            Ok(Outcome { again, written }) => {
+            Ok(Outcome { again, written, complaint }) => {
                 self.failures.remove(&name);
+                match complaint {
+                    Some(complaint) => self.complaints.insert(name.clone(), complaint),
+                    None => self.complaints.remove(&name),
+                };
                 if let Some(object) = written {
                     self.remember(&name, object);
                 }

@@ -6,11 +6,16 @@
 
 pub mod agent;
 pub mod cache;
+pub mod choice;
 pub mod controller;
 pub mod crds;
 mod events;
+pub mod leader;
+pub mod names;
 pub mod objects;
 pub mod reconcile;
+mod schedule;
+mod server;
 mod structural;
 
 use kube::Client;

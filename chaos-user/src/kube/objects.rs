@@ -4,20 +4,18 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, ObjectMeta};
 
-use crate::api::kind::{GROUP, Kind};
+use crate::api::kind::{GROUP, Kind, SCHEDULE};
 use crate::api::nodefault;
 
 /// Version of the experiments' group.
 const VERSION: &str = "v1alpha1";
 
-/// The resource of an experiment's kind. Its plural is its singular.
+/// The resource of an experiment's kind, whose plural is its singular, or of schedules.
 #[must_use]
 pub fn experiments(kind: Kind) -> ApiResource {
     let name = kind.name();
-    ApiResource::from_gvk_with_plural(
-        &GroupVersionKind::gvk(GROUP, VERSION, name),
-        &name.to_lowercase(),
-    )
+    let plural = if name == SCHEDULE { "schedules".to_owned() } else { name.to_lowercase() };
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, name), &plural)
 }
 
 /// The resource of NodeFaults.

@@ -3,25 +3,29 @@
 //! Records are persisted before anybody is asked to act on them, so that a controller that dies
 //! in between finds the same targets.
 
+mod ask;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::cache::{Cache, Fault, Name};
+use super::cache::{self, Cache, Name};
+use super::choice::{Reach, chosen, pod_of};
+use super::names::{self, Names};
+use super::server::{self, Deed, Way};
 use super::{KubeError, events, objects};
 use crate::api::kind::{API_VERSION, Kind};
 use crate::api::metadata::PAUSE;
-use crate::api::nodefault::{self, FINALIZER as AGENT_FINALIZER, NODE_LABEL, NodeState, Pod, Spec};
+use crate::api::nodefault::NodeState;
 use crate::api::status::{DesiredPhase, Status};
 use crate::fault::lifecycle::{self, Event, RecordKey, Report, Step, World};
-use crate::fault::{self, Choice, Experiment, Parsed};
-use crate::select::pods::{Surroundings, matching};
-use crate::select::{choose, seed_for};
+use crate::fault::{self, Experiment, Fault, Parsed};
+use crate::select::pods;
 
 /// The finalizer of experiments.
 const FINALIZER: &str = "chaos-mesh/records";
@@ -31,15 +35,6 @@ const CLEAN: &str = "chaos-mesh.chaos-mesh.org/cleanFinalizer";
 /// (30 s), the lease of its rules (5 s), and something for clocks that differ.
 pub const SILENT: Duration = Duration::from_secs(40);
 
-/// Who may be chosen, beyond what selectors say.
-#[derive(Clone, Debug, Default)]
-pub struct Reach {
-    /// Only pods of this namespace.
-    pub only: Option<String>,
-    /// Only pods of namespaces with the annotation `chaos-mesh.org/inject: enabled`.
-    pub filter: bool,
-}
-
 /// Everything that a look needs, copied out of the cache.
 pub struct Look {
     /// The experiment.
@@ -48,9 +43,16 @@ pub struct Look {
     parsed: Parsed,
     status: Status,
     world: World,
-    faults: BTreeMap<String, Fault>,
+    faults: BTreeMap<String, cache::Fault>,
+    way: Way,
     /// Pods that records name.
-    pods: BTreeMap<String, Pod>,
+    pods: BTreeMap<String, pods::Pod>,
+    /// kfault's own image.
+    image: Option<String>,
+    /// What the experiment's names stand for.
+    resolved: BTreeMap<String, Vec<IpAddr>>,
+    /// One of them stands for nothing.
+    is_unresolved: bool,
     /// Agents that have ended their faults by themselves, or whose node is gone.
     silent: BTreeSet<String>,
 }
@@ -62,6 +64,8 @@ pub struct Outcome {
     pub again: Option<Duration>,
     /// The object as it was written.
     pub written: Option<DynamicObject>,
+    /// What keeps a schedule from starting something: told once.
+    pub complaint: Option<String>,
 }
 
 impl Look {
@@ -74,6 +78,7 @@ impl Look {
         let parsed = fault::parse_object(&objects::key(&object.metadata), whole(name, &object));
         let faults = cache.faults_of(name);
         let duration = parsed.experiment.as_ref().and_then(Experiment::duration);
+        let way = parsed.experiment.as_ref().map_or(Way::Nodes, Way::of);
         let mut warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(parsed.errors.iter().map(ToString::to_string));
         let mut world = World {
@@ -81,10 +86,11 @@ impl Look {
             created: object.creation_timestamp().map_or(now, |time| time.0),
             is_deleted: object.metadata.deletion_timestamp.is_some(),
             is_paused: object.annotations().get(PAUSE).is_some_and(|value| value == "true"),
-            is_one_shot: false,
-            is_for_nodes: true,
+            is_one_shot: parsed.experiment.as_ref().is_some_and(Experiment::is_one_shot),
+            is_for_nodes: way != Way::Server,
             duration,
             chosen: None,
+            identities: BTreeMap::new(),
             reports: BTreeMap::new(),
             matched_injected: counted(&faults),
             warnings,
@@ -92,7 +98,11 @@ impl Look {
         if lifecycle::needs_choice(&status, &world)
             && let Some(experiment) = &parsed.experiment
         {
-            world.chosen = Some(chosen(cache, experiment, reach, &object));
+            let chosen = chosen(cache, experiment, reach, &object);
+            if let Ok(chosen) = &chosen {
+                world.identities.clone_from(&chosen.identities);
+            }
+            world.chosen = Some(chosen.map(|chosen| chosen.keys));
         }
         let mut look = Self {
             name: name.clone(),
@@ -101,7 +111,11 @@ impl Look {
             status,
             world,
             faults,
+            way,
             pods: BTreeMap::new(),
+            image: reach.image.clone(),
+            resolved: BTreeMap::new(),
+            is_unresolved: false,
             silent: BTreeSet::new(),
         };
         look.gather(cache);
@@ -129,10 +143,11 @@ impl Look {
             }
         };
         for (key, id) in keys {
-            if let Some(pod) = cache.pods.get(&id) {
-                self.pods.insert(id.clone(), reduced(pod));
+            if let Some(pod) = cache.pods.get(pod_of(&id)) {
+                self.pods.insert(pod.id(), pod.clone());
             }
-            let report = self.report(&key, &id);
+            // What the server is asked for is known when it has answered.
+            let report = self.report(&key, &id).filter(|_| self.way == Way::Nodes);
             if let Some(report) = report {
                 self.world.reports.insert((key, id), report);
             }
@@ -140,22 +155,32 @@ impl Look {
     }
 
     fn report(&self, key: &str, id: &str) -> Option<Report> {
+        match self.asked(key, id) {
+            // A container that ended with its pod is as dead as it was to be.
+            Some(Report::Gone) if self.world.is_one_shot => Some(Report::Injected),
+            report => report,
+        }
+    }
+
+    /// What the agents know of a record.
+    fn asked(&self, key: &str, id: &str) -> Option<Report> {
+        let pod_id = pod_of(id);
         let asked = self.faults.values().find_map(|fault| {
             let spec = fault.spec.as_ref()?;
             let side = if key == "." { Some(&spec.sources) } else { spec.targets.as_ref() };
-            let pod = side?.iter().find(|pod| pod.id() == *id && pod.node == spec.node)?;
+            let pod = side?.iter().find(|pod| pod.id() == pod_id && pod.node == spec.node)?;
             Some((fault, pod))
         });
         let Some((fault, pod)) = asked else {
             // Nobody has been asked: the fault cannot act.
-            return if self.pods.contains_key(id) {
+            return if self.pods.contains_key(pod_id) {
                 Some(Report::Recovered)
                     .filter(|_| lifecycle::desired(&self.world) == DesiredPhase::Stop)
             } else {
                 Some(Report::Gone)
             };
         };
-        if self.pods.get(id).is_none_or(|now| now.uid != pod.uid) {
+        if self.pods.get(pod_id).is_none_or(|now| now.uid != pod.uid) {
             return Some(Report::Gone);
         }
         if self.silent.contains(&pod.node) {
@@ -186,7 +211,11 @@ impl Look {
     ///
     /// # Errors
     /// [`KubeError`]; the look is to be repeated.
-    pub async fn act(mut self, client: &Client) -> Result<Outcome, KubeError> {
+    pub async fn act(mut self, client: &Client, names: &Names) -> Result<Outcome, KubeError> {
+        let has_names = self.resolve(names).await;
+        if self.way == Way::Server {
+            self.do_deeds(client).await;
+        }
         let is_forced = self.object.annotations().get(CLEAN).is_some_and(|value| value == "forced");
         let Step { mut status, holds, mut events, again } =
             lifecycle::step(&self.status, &self.world);
@@ -219,7 +248,15 @@ impl Look {
             events.push(note("cleanFinalizers", "FinalizerInited", "Finalizer has been removed"));
         }
         let is_changed = status != self.status || keeps != has_finalizer;
-        let mut outcome = Outcome { again, written: None };
+        let mut outcome = Outcome { again, ..Outcome::default() };
+        if has_names {
+            let again = outcome.again.unwrap_or(names::AGAIN);
+            outcome.again = Some(again.min(names::AGAIN));
+        }
+        if self.way == Way::Server && self.world.chosen.as_ref().is_some_and(Result::is_ok) {
+            // Now that they are on record, something may happen to them.
+            outcome.again = Some(Duration::ZERO);
+        }
         // Targets that are asked to act are on record first; an end is on record afterwards.
         let is_running = status.experiment.desired_phase == Some(DesiredPhase::Run);
         if !is_running {
@@ -233,6 +270,58 @@ impl Look {
             self.ask(client, &status).await?;
         }
         Ok(outcome)
+    }
+
+    /// Looks the experiment's names up, as long as it acts; true when it has some.
+    async fn resolve(&mut self, names: &Names) -> bool {
+        let own = self.parsed.experiment.as_ref().map(Experiment::names).unwrap_or_default();
+        if own.is_empty() || lifecycle::desired(&self.world) == DesiredPhase::Stop {
+            return false;
+        }
+        match names.resolve(&own).await {
+            Ok(resolved) => self.resolved = resolved,
+            Err(reason) => {
+                self.is_unresolved = true;
+                for record in self.status.experiment.container_records.iter().flatten() {
+                    let key = (record.selector_key.clone(), record.id.clone());
+                    self.world.reports.insert(key, Report::Failed(reason.clone()));
+                }
+            }
+        }
+        true
+    }
+
+    /// Kills pods, and makes them fail or work again, as far as they are on record.
+    async fn do_deeds(&mut self, client: &Client) {
+        let Some(Fault::Pod(spec)) = self.parsed.experiment.as_ref().map(|one| &one.fault) else {
+            return;
+        };
+        let desired = lifecycle::desired(&self.world);
+        let nobody = BTreeMap::new();
+        let chosen = self.status.kfault.as_ref().map_or(&nobody, |summary| &summary.chosen);
+        for record in self.status.experiment.container_records.iter().flatten() {
+            let pod = self.pods.get(&record.id);
+            let is_failing = pod.is_some_and(|pod| {
+                chosen.get(&record.id) == Some(&pod.uid)
+                    && server::fails_by(&pod.annotations, &self.name.key)
+            });
+            let is_done = match (desired, spec.action.is_one_shot()) {
+                (DesiredPhase::Run, true) => record.phase.is_injected(),
+                (DesiredPhase::Run, false) => is_failing,
+                (DesiredPhase::Stop, is_one_shot) => {
+                    is_one_shot || (!record.phase.is_injected() && !is_failing)
+                }
+            };
+            let report = if is_done {
+                if desired == DesiredPhase::Run { Report::Injected } else { Report::Recovered }
+            } else {
+                let uid = chosen.get(&record.id).map(String::as_str).unwrap_or_default();
+                let (by, image) = (self.name.key.as_str(), self.image.as_deref());
+                let deed = Deed { pod: &record.id, uid, spec, by, desired, image };
+                deed.act(client).await
+            };
+            self.world.reports.insert((record.selector_key.clone(), record.id.clone()), report);
+        }
     }
 
     /// Why the object cannot be served, where it cannot.
@@ -257,150 +346,6 @@ impl Look {
         })?;
         let doing = format!("write the status of {}", self.name.key);
         api.replace(name, &PostParams::default(), &self.object).await.map_err(KubeError::api(doing))
-    }
-
-    /// Creates, changes and deletes NodeFaults, so that they say what shall be the case.
-    async fn ask(&self, client: &Client, status: &Status) -> Result<(), KubeError> {
-        let (namespace, _) = objects::split(&self.name.key);
-        let api = objects::of(client, &objects::node_faults(), namespace);
-        let parameters = PatchParams {
-            field_manager: Some("kfault-controller".to_owned()),
-            ..PatchParams::default()
-        };
-        if self.world.is_deleted {
-            for (node, fault) in &self.faults {
-                let name = fault.object.name_any();
-                if fault.object.metadata.deletion_timestamp.is_none() {
-                    let deleted = api.delete(&name, &DeleteParams::default()).await;
-                    unless_gone(deleted.map(drop), || format!("delete the NodeFault {name}"))?;
-                }
-                if self.silent.contains(node) {
-                    let patch = json!({ "metadata": { "finalizers": null } });
-                    let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
-                    unless_gone(patched.map(drop), || format!("let the NodeFault {name} go"))?;
-                }
-            }
-            return Ok(());
-        }
-        let is_running = status.experiment.desired_phase == Some(DesiredPhase::Run);
-        if !is_running {
-            for fault in self.faults.values().filter(|f| f.spec.as_ref().is_some_and(|s| s.run)) {
-                let name = fault.object.name_any();
-                let patch = json!({ "spec": { "run": false } });
-                let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
-                unless_gone(patched.map(drop), || format!("end the NodeFault {name}"))?;
-            }
-            return Ok(());
-        }
-        let Some(experiment) = &self.parsed.experiment else { return Ok(()) };
-        for (node, spec) in self.wanted(status, experiment) {
-            let object = self.node_fault(&node, &spec)?;
-            match self.faults.get(&node) {
-                Some(fault) if fault.spec.as_ref() == Some(&spec) => {}
-                Some(fault) => {
-                    let name = fault.object.name_any();
-                    let patch = json!({ "spec": object.data["spec"] });
-                    let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
-                    unless_gone(patched.map(drop), || format!("change the NodeFault {name}"))?;
-                }
-                None => match api.create(&PostParams::default(), &object).await {
-                    Ok(_) => {}
-                    // The watch has not told us of it yet.
-                    Err(kube::Error::Api(error)) if error.code == 409 => {}
-                    Err(error) => {
-                        return Err(KubeError::api(format!("create a NodeFault for node {node}"))(
-                            error,
-                        ));
-                    }
-                },
-            }
-        }
-        Ok(())
-    }
-
-    /// What each node shall do.
-    fn wanted(&self, status: &Status, experiment: &Experiment) -> BTreeMap<String, Spec> {
-        let side = |key: &str| -> Vec<Pod> {
-            let records = status.experiment.container_records.iter().flatten();
-            records
-                .filter(|record| record.selector_key == key)
-                .filter_map(|record| {
-                    // Frozen: a pod that was replaced is another pod.
-                    let frozen = self.frozen(&record.id);
-                    let pod = self.pods.get(&record.id);
-                    pod.filter(|pod| frozen.is_none_or(|uid| uid == pod.uid)).cloned()
-                })
-                .collect()
-        };
-        let sources = side(".");
-        let targets = experiment.target().map(|_| side(".Target"));
-        let all = sources.iter().chain(targets.iter().flatten());
-        let nodes: BTreeSet<&String> =
-            all.map(|pod| &pod.node).filter(|node| !node.is_empty()).collect();
-        let seed = seed_for(0, &self.object.uid().unwrap_or_default()) as u32;
-        let mut object = experiment.object();
-        // Pausing is the controller's business.
-        object["metadata"] = json!({
-            "name": self.object.name_any(),
-            "namespace": self.object.namespace().unwrap_or_default(),
-        });
-        let spec = |node: &str| Spec {
-            node: node.to_owned(),
-            run: true,
-            until: lifecycle::until(&self.world),
-            experiment: object.clone(),
-            seed,
-            sources: sources.clone(),
-            targets: targets.clone(),
-            names: BTreeMap::<String, Vec<IpAddr>>::new(),
-        };
-        nodes.into_iter().map(|node| (node.clone(), spec(node))).collect()
-    }
-
-    /// The uid of a record's pod when a node was first asked.
-    fn frozen(&self, id: &str) -> Option<&str> {
-        self.faults.values().find_map(|fault| {
-            let spec = fault.spec.as_ref()?;
-            let all = spec.sources.iter().chain(spec.targets.iter().flatten());
-            all.into_iter().find(|pod| pod.id() == id).map(|pod| pod.uid.as_str())
-        })
-    }
-
-    fn node_fault(&self, node: &str, spec: &Spec) -> Result<DynamicObject, KubeError> {
-        let (namespace, own) = objects::split(&self.name.key);
-        let hash = seed_for(1, &format!("{}/{}/{node}", self.name.kind, self.name.key));
-        // An object's name ends at 253 characters.
-        let start: String = own.chars().take(200).collect();
-        let name = format!("{start}-{:08x}", hash as u32);
-        let owner = json!({
-            "apiVersion": API_VERSION,
-            "kind": self.name.kind,
-            "name": own,
-            "uid": self.object.uid().unwrap_or_default(),
-            "controller": true,
-            "blockOwnerDeletion": true,
-        });
-        let object = json!({
-            "apiVersion": format!("{}/{}", nodefault::GROUP, nodefault::VERSION),
-            "kind": nodefault::KIND,
-            "metadata": {
-                "name": name,
-                "namespace": namespace,
-                "labels": { NODE_LABEL: node },
-                "finalizers": [AGENT_FINALIZER],
-                "ownerReferences": [owner],
-            },
-            "spec": spec,
-        });
-        serde_json::from_value(object)
-            .map_err(|error| KubeError::Object { object: name, reason: error.to_string() })
-    }
-}
-
-fn unless_gone(done: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), KubeError> {
-    match done {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map_err(KubeError::api(doing())),
     }
 }
 
@@ -431,62 +376,9 @@ fn whole(name: &Name, object: &DynamicObject) -> Value {
     })
 }
 
-fn counted(faults: &BTreeMap<String, Fault>) -> (u64, u64) {
+fn counted(faults: &BTreeMap<String, cache::Fault>) -> (u64, u64) {
     let rules = faults.values().flat_map(|fault| &fault.status.rules);
     rules.fold((0, 0), |(matched, injected), rule| {
         (matched + rule.matched, injected + rule.injected)
     })
-}
-
-fn reduced(pod: &crate::select::pods::Pod) -> Pod {
-    Pod {
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
-        node: pod.node.clone(),
-        addresses: pod.addresses.clone(),
-        host_network: pod.host_network,
-    }
-}
-
-/// The targets of an experiment, chosen now.
-fn chosen(
-    cache: &Cache,
-    experiment: &Experiment,
-    reach: &Reach,
-    object: &DynamicObject,
-) -> Result<Vec<RecordKey>, String> {
-    let around = Surroundings {
-        nodes: cache.nodes.iter().map(|(name, labels)| (name.as_str(), labels)).collect(),
-        allowed: allowed(cache, reach),
-    };
-    let uid = object.uid().unwrap_or_default();
-    let side = |key: &str, choice: &Choice| -> Result<Vec<RecordKey>, String> {
-        let pods = matching(&choice.selector, cache.pods.values(), &around);
-        let named = pods.iter().map(|pod| (pod.id(), pod.id()));
-        let chosen = choose(choice.mode, named, seed_for(0, &format!("{uid}{key}")))
-            .map_err(|_| "no pod is selected".to_owned())?;
-        Ok(chosen.into_iter().map(|id| (key.to_owned(), id)).collect())
-    };
-    let mut keys = side(".", experiment.source())?;
-    if let Some(target) = experiment.target() {
-        keys.extend(side(".Target", target)?);
-    }
-    Ok(keys)
-}
-
-fn allowed<'a>(cache: &'a Cache, reach: &'a Reach) -> Option<BTreeSet<&'a str>> {
-    const INJECT: &str = "chaos-mesh.org/inject";
-    let is_enabled = |notes: &BTreeMap<String, String>| {
-        notes.get(INJECT).is_some_and(|value| value == "enabled")
-    };
-    let open = || -> BTreeSet<&str> {
-        let all = cache.namespaces.iter().filter(|(_, notes)| is_enabled(notes));
-        all.map(|(name, _)| name.as_str()).collect()
-    };
-    match (&reach.only, reach.filter) {
-        (None, false) => None,
-        (None, true) => Some(open()),
-        (Some(only), _) => Some([only.as_str()].into()),
-    }
 }

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::NodeError;
 use super::drive::{Driver, News, Resolved};
+use super::kill::kill;
 use super::local::Host;
 use super::pods::{self, Pods};
 use crate::api::nodefault::{Answer, NodeRecord, NodeRule, NodeState, Spec, Status, Tasks};
@@ -169,14 +170,20 @@ impl Agent {
             return Ok(BTreeMap::new());
         }
         let mut host = Host::here()?;
-        let known = Pods::among(&host.all_cgroups()?);
+        let cgroups = host.all_cgroups()?;
+        let known = Pods::among(&cgroups);
         let mut out = BTreeMap::new();
         for (key, spec) in running {
             let duration = spec.until.map(|until| {
                 let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 self.durations.entry(key.clone()).or_insert((until, left)).1
             });
-            out.insert(key, lower(&mut host, &known, &spec, duration));
+            let lowered = if spec.kills.is_empty() {
+                lower(&mut host, &known, &spec, duration)
+            } else {
+                killed(&host, &known, &cgroups, &spec)
+            };
+            out.insert(key, lowered);
         }
         Ok(out)
     }
@@ -383,6 +390,21 @@ fn lower(host: &mut Host, known: &Pods, spec: &Spec, duration: Option<Duration>)
     Lowered { on_node, resolved: spec.names.clone() }
 }
 
+/// Containers that the task asks to kill: nothing is left to do for the engine.
+fn killed(host: &Host, known: &Pods, cgroups: &[String], spec: &Spec) -> Lowered {
+    let mut on_node = OnNode::default();
+    for one in spec.kills.iter().filter(|one| one.node == spec.node) {
+        let done = kill(host, known, cgroups, one);
+        on_node.records.push(NodeRecord {
+            id: one.record(),
+            key: ".".to_owned(),
+            state: if done.is_ok() { NodeState::Injected } else { NodeState::Failed },
+            message: done.err().unwrap_or_default(),
+        });
+    }
+    Lowered { on_node, resolved: Resolved::new() }
+}
+
 fn all_failed(spec: &Spec, message: &str) -> Vec<NodeRecord> {
     let failed = |record: NodeRecord| NodeRecord {
         state: NodeState::Failed,
@@ -396,16 +418,19 @@ fn all_failed(spec: &Spec, message: &str) -> Vec<NodeRecord> {
 fn ended(spec: &Spec) -> Vec<NodeRecord> {
     let sources = spec.sources.iter().map(|pod| (".", pod));
     let targets = spec.targets.iter().flatten().map(|pod| (".Target", pod));
+    if !spec.kills.is_empty() {
+        let here = spec.kills.iter().filter(|one| one.node == spec.node);
+        return here.map(|one| recovered(".", one.record())).collect();
+    }
     sources
         .chain(targets)
         .filter(|(_, pod)| pod.node == spec.node)
-        .map(|(key, pod)| NodeRecord {
-            id: pod.id(),
-            key: key.to_owned(),
-            state: NodeState::Recovered,
-            message: String::new(),
-        })
+        .map(|(key, pod)| recovered(key, pod.id()))
         .collect()
+}
+
+fn recovered(key: &str, id: String) -> NodeRecord {
+    NodeRecord { id, key: key.to_owned(), state: NodeState::Recovered, message: String::new() }
 }
 
 /// The plan of these tasks.

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod container;
 pub mod drive;
+pub mod kill;
 pub mod local;
 pub mod network;
 pub mod pods;

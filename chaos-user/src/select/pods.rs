@@ -26,12 +26,23 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// It shares the node's network.
     pub host_network: bool,
-    /// Names of its containers, in order, without init containers.
-    pub containers: Vec<String>,
+    /// Its containers, in order, without init containers.
+    pub containers: Vec<Container>,
     /// Fields that selectors may name and that are not above.
     pub fields: BTreeMap<&'static str, String>,
     /// It is being deleted.
     pub is_going: bool,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its id, without the runtime's name; empty while it does not run.
+    pub id: String,
+    /// Its image, as the pod asks for it.
+    pub image: String,
 }
 
 impl Pod {

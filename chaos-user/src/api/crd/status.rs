@@ -107,9 +107,16 @@ pub struct Summary {
     /// How often the fault has acted: packets, calls, requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injected: Option<i64>,
+    /// What the fault has matched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matched: Option<i64>,
     /// What of the experiment does not do what it seems to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Uid of each chosen pod, or id of each chosen container, by the id of its record: one that
+    /// is replaced under the same name is another one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<String, String>,
 }
 
 /// Status of a kind that keeps one generation per target.

@@ -1,5 +1,7 @@
 //! The fields of a network fault: reading them, defaulting them, writing them back.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::block::{BandwidthBlock, ChanceBlock, DelayBlock, RateBlock};
@@ -8,7 +10,7 @@ use crate::api::duration::GoDuration;
 use crate::api::fields::Fields;
 use crate::api::finding::Findings;
 use crate::api::written::Written;
-use crate::fault::Choice;
+use crate::fault::{Choice, read_duration};
 use crate::plan::{CorruptMode, Partition};
 
 /// `spec` of the kind, defaults filled in.
@@ -171,7 +173,7 @@ impl NetworkChaos {
         let corrupt = ChanceBlock::read(&mut fields, "corrupt", findings);
         let rate = RateBlock::read(&mut fields, findings);
         let bandwidth = BandwidthBlock::read(&mut fields, findings);
-        let duration = duration(&mut fields, findings);
+        let duration = read_duration(&mut fields, findings);
         let remote_cluster = fields.text("remoteCluster", findings).filter(|text| !text.is_empty());
         let kfault = Extension::read(&mut fields, findings);
         fields.finish(findings);
@@ -197,6 +199,20 @@ impl NetworkChaos {
             remote_cluster: remote_cluster.map(str::to_owned),
             kfault,
         })
+    }
+
+    /// The DNS names among the external targets, each once.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let names: BTreeSet<&str> = self
+            .external_targets
+            .iter()
+            .filter_map(|entry| match &entry.value {
+                External::Name(name) => Some(name.host.as_str()),
+                External::Prefix { .. } => None,
+            })
+            .collect();
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// What a partition does to the sender.
@@ -289,19 +305,6 @@ fn device(fields: &mut Fields<'_>, name: &'static str, findings: &mut Findings) 
         return None;
     }
     Some(device.to_owned())
-}
-
-fn duration(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<Written<GoDuration>> {
-    const WAY_OUT: &str = "write a Go duration, for example \"30s\" or \"1m30s\"";
-    if let Some(Value::String(text)) = fields.value("duration")
-        && text.is_empty()
-    {
-        let path = fields.path("duration");
-        let message = "is empty: the fault acts until it is recovered; write \"30s\" to bound it";
-        findings.warn(&path, message);
-        return None;
-    }
-    fields.parsed("duration", WAY_OUT, findings)
 }
 
 impl Extension {

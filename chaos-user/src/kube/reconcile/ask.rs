@@ -1,0 +1,175 @@
+//! Asking the nodes: what each NodeFault shall say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::super::choice::{pod_of, reduced};
+use super::super::server::Way;
+use super::super::{KubeError, objects};
+use super::Look;
+use crate::api::kind::API_VERSION;
+use crate::api::nodefault::{self, FINALIZER as AGENT_FINALIZER, Kill, NODE_LABEL, Pod, Spec};
+use crate::api::status::{DesiredPhase, Record, Status};
+use crate::fault::{Experiment, lifecycle};
+use crate::select::{pods, seed_for};
+
+impl Look {
+    /// Creates, changes and deletes NodeFaults, so that they say what shall be the case.
+    pub(super) async fn ask(&self, client: &Client, status: &Status) -> Result<(), KubeError> {
+        let (namespace, _) = objects::split(&self.name.key);
+        let api = objects::of(client, &objects::node_faults(), namespace);
+        let parameters = PatchParams {
+            field_manager: Some("kfault-controller".to_owned()),
+            ..PatchParams::default()
+        };
+        if self.world.is_deleted {
+            for (node, fault) in &self.faults {
+                let name = fault.object.name_any();
+                if fault.object.metadata.deletion_timestamp.is_none() {
+                    let deleted = api.delete(&name, &DeleteParams::default()).await;
+                    unless_gone(deleted.map(drop), || format!("delete the NodeFault {name}"))?;
+                }
+                if self.silent.contains(node) {
+                    let patch = json!({ "metadata": { "finalizers": null } });
+                    let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
+                    unless_gone(patched.map(drop), || format!("let the NodeFault {name} go"))?;
+                }
+            }
+            return Ok(());
+        }
+        let is_running = status.experiment.desired_phase == Some(DesiredPhase::Run);
+        if !is_running {
+            for fault in self.faults.values().filter(|f| f.spec.as_ref().is_some_and(|s| s.run)) {
+                let name = fault.object.name_any();
+                let patch = json!({ "spec": { "run": false } });
+                let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
+                unless_gone(patched.map(drop), || format!("end the NodeFault {name}"))?;
+            }
+            return Ok(());
+        }
+        let Some(experiment) = &self.parsed.experiment else { return Ok(()) };
+        // Without addresses a rule would match nothing, in silence.
+        if self.way == Way::Server || self.is_unresolved {
+            return Ok(());
+        }
+        for (node, spec) in self.wanted(status, experiment) {
+            let object = self.node_fault(&node, &spec)?;
+            match self.faults.get(&node) {
+                Some(fault) if fault.spec.as_ref() == Some(&spec) => {}
+                Some(fault) => {
+                    let name = fault.object.name_any();
+                    let patch = json!({ "spec": object.data["spec"] });
+                    let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
+                    unless_gone(patched.map(drop), || format!("change the NodeFault {name}"))?;
+                }
+                None => match api.create(&PostParams::default(), &object).await {
+                    Ok(_) => {}
+                    // The watch has not told us of it yet.
+                    Err(kube::Error::Api(error)) if error.code == 409 => {}
+                    Err(error) => {
+                        return Err(KubeError::api(format!("create a NodeFault for node {node}"))(
+                            error,
+                        ));
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// What each node shall do.
+    fn wanted(&self, status: &Status, experiment: &Experiment) -> BTreeMap<String, Spec> {
+        let nobody = BTreeMap::new();
+        let chosen = status.kfault.as_ref().map_or(&nobody, |summary| &summary.chosen);
+        let is_by_container = experiment.containers().is_some();
+        let records = || status.experiment.container_records.iter().flatten();
+        let side = |key: &str| -> Vec<Pod> {
+            let mut out: Vec<Pod> = Vec::new();
+            for record in records().filter(|record| record.selector_key == key) {
+                // Frozen: a pod that was replaced is another pod.
+                let is_frozen = |pod: &&pods::Pod| {
+                    is_by_container || chosen.get(&record.id).is_none_or(|uid| *uid == pod.uid)
+                };
+                let pod = self.pods.get(pod_of(&record.id)).filter(is_frozen);
+                let is_new = |pod: &&pods::Pod| out.iter().all(|known| known.uid != pod.uid);
+                out.extend(pod.filter(is_new).map(reduced));
+            }
+            out
+        };
+        let sources = side(".");
+        let targets = experiment.target().map(|_| side(".Target"));
+        let kill = |record: &Record| {
+            let pod = self.pods.get(pod_of(&record.id)).filter(|_| is_by_container)?;
+            Some(Kill {
+                pod: pod.id(),
+                uid: pod.uid.clone(),
+                node: pod.node.clone(),
+                container: record.id.rsplit('/').next().unwrap_or_default().to_owned(),
+                id: chosen.get(&record.id).cloned().unwrap_or_default(),
+            })
+        };
+        let kills: Vec<Kill> = records().filter_map(kill).collect();
+        let all = sources.iter().chain(targets.iter().flatten());
+        let nodes: BTreeSet<&String> =
+            all.map(|pod| &pod.node).filter(|node| !node.is_empty()).collect();
+        let seed = seed_for(0, &self.object.uid().unwrap_or_default()) as u32;
+        let mut object = experiment.object();
+        // Pausing is the controller's business.
+        object["metadata"] = json!({
+            "name": self.object.name_any(),
+            "namespace": self.object.namespace().unwrap_or_default(),
+        });
+        let spec = |node: &str| Spec {
+            node: node.to_owned(),
+            run: true,
+            until: lifecycle::until(&self.world),
+            experiment: object.clone(),
+            seed,
+            sources: sources.clone(),
+            targets: targets.clone(),
+            kills: kills.clone(),
+            names: self.resolved.clone(),
+        };
+        nodes.into_iter().map(|node| (node.clone(), spec(node))).collect()
+    }
+
+    fn node_fault(&self, node: &str, spec: &Spec) -> Result<DynamicObject, KubeError> {
+        let (namespace, own) = objects::split(&self.name.key);
+        let hash = seed_for(1, &format!("{}/{}/{node}", self.name.kind, self.name.key));
+        // An object's name ends at 253 characters.
+        let start: String = own.chars().take(200).collect();
+        let name = format!("{start}-{:08x}", hash as u32);
+        let owner = json!({
+            "apiVersion": API_VERSION,
+            "kind": self.name.kind,
+            "name": own,
+            "uid": self.object.uid().unwrap_or_default(),
+            "controller": true,
+            "blockOwnerDeletion": true,
+        });
+        let object = json!({
+            "apiVersion": format!("{}/{}", nodefault::GROUP, nodefault::VERSION),
+            "kind": nodefault::KIND,
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": { NODE_LABEL: node },
+                "finalizers": [AGENT_FINALIZER],
+                "ownerReferences": [owner],
+            },
+            "spec": spec,
+        });
+        serde_json::from_value(object)
+            .map_err(|error| KubeError::Object { object: name, reason: error.to_string() })
+    }
+}
+
+fn unless_gone(done: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), KubeError> {
+    match done {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map_err(KubeError::api(doing())),
+    }
+}

@@ -1,0 +1,220 @@
+//! `cluster e2e`: kfault on a real cluster, as its users see it: manifests go in, conditions are
+//! waited for, and pods are measured from other pods.
+
+mod scenarios;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::{Cluster, load, up};
+use crate::progress::{duration, step};
+use crate::{exec, image};
+
+/// Options of `cargo xtask cluster e2e`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the scenarios whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Leave the cluster up afterwards
+    #[arg(long)]
+    keep: bool,
+}
+
+/// How long anything may take that a controller does.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs every scenario on a cluster that is up, or is started for it.
+pub fn e2e(cluster: &Cluster, args: &Args) -> Result<()> {
+    let was_up = !cluster.nodes().is_empty();
+    up::up(cluster, 2)?;
+    let done = run(cluster, args.filter.as_deref());
+    if !was_up && !args.keep {
+        step("end the cluster", |_| super::down::down(cluster))?;
+    }
+    done
+}
+
+fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
+    load(cluster, &[image::kfault()?, image::app()?])?;
+    let bench = Bench { cluster };
+    step("install kfault and the application", |_| bench.install())?;
+    let mut failed = Vec::new();
+    let chosen = scenarios::ALL.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f)));
+    for (name, scenario) in chosen {
+        let start = Instant::now();
+        let result = scenario(&bench).and_then(|()| bench.clean());
+        match result {
+            Ok(()) => println!("✓ {name} ({})", duration(start.elapsed())),
+            Err(error) => {
+                println!("✗ {name} ({}): {error:#}", duration(start.elapsed()));
+                print!("{}", bench.evidence());
+                failed.push(*name);
+                bench.clean().context("clean up after a scenario that failed")?;
+            }
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// A cluster with kfault and the application on it.
+pub struct Bench<'a> {
+    cluster: &'a Cluster,
+}
+
+impl Bench<'_> {
+    fn install(&self) -> Result<()> {
+        let root = crate::root();
+        let deploy = root.join("deploy").display().to_string();
+        self.kubectl(&["apply", "--kustomize", &deploy])?;
+        // The images may be newer than the pods.
+        self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
+        let app = root.join("tests/e2e/app.yaml").display().to_string();
+        self.kubectl(&["apply", "--filename", &app])?;
+        for what in ["deployment/chaos-controller-manager", "daemonset/chaos-daemon"] {
+            self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=60s", what])?;
+        }
+        for what in ["deployment/web", "deployment/neighbour"] {
+            self.kubectl(&["rollout", "status", "--timeout=60s", what])?;
+        }
+        self.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).map(drop)
+    }
+
+    /// kubectl's standard output.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        exec::read(self.cluster.client("kubectl")?.args(args))
+    }
+
+    /// An object, or a list of them.
+    pub fn get(&self, what: &[&str]) -> Result<Value> {
+        let text = self.kubectl(&[&["get", "--output=json"], what].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("what kubectl said to get {what:?}"))
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, manifest: &Value) -> Result<()> {
+        let folder = self.cluster.file("e2e");
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("manifest.json");
+        std::fs::write(&file, manifest.to_string())?;
+        self.kubectl(&["apply", "--filename", &file.display().to_string()]).map(drop)
+    }
+
+    /// Waits until something holds.
+    pub fn until(&self, what: &str, holds: impl Fn() -> Result<bool>) -> Result<Duration> {
+        let start = Instant::now();
+        loop {
+            let why = match holds() {
+                Ok(true) => return Ok(start.elapsed()),
+                Ok(false) => String::new(),
+                Err(error) => format!(": {error:#}"),
+            };
+            if start.elapsed() > PATIENCE {
+                bail!("waited {} for {what}{why}", duration(PATIENCE));
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits for a condition of an experiment.
+    pub fn condition(&self, object: &str, condition: &str) -> Result<Duration> {
+        self.until(&format!("{condition} of {object}"), || {
+            let status = self.get(&[object])?["status"]["conditions"].clone();
+            let all = status.as_array().cloned().unwrap_or_default();
+            Ok(all.iter().any(|one| one["type"] == condition && one["status"] == "True"))
+        })
+    }
+
+    /// The running pods of an application: name and address.
+    pub fn pods(&self, app: &str) -> Result<Vec<(String, String)>> {
+        let list = self.get(&["pods", "--selector", &format!("app={app}")])?;
+        let all = list["items"].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(all
+            .iter()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"])))
+            .collect())
+    }
+
+    /// The time to connect from the client to an address; `None` when there is no answer.
+    pub fn connect(&self, address: &str) -> Result<Option<Duration>> {
+        let url = format!("http://{address}/");
+        let said = self.kubectl(&[
+            "exec",
+            "client",
+            "--",
+            "curl",
+            "--silent",
+            "--output",
+            "/dev/null",
+            "--max-time",
+            "3",
+            "--write-out",
+            "%{time_connect}",
+            &url,
+        ]);
+        let Ok(text) = said else { return Ok(None) };
+        let seconds: f64 = text.trim().parse().with_context(|| format!("curl said {text:?}"))?;
+        Ok(Some(Duration::from_secs_f64(seconds)))
+    }
+
+    /// Holds when every pod of an application connects within these bounds, in milliseconds.
+    pub fn connects(&self, app: &str, least: u64, most: u64) -> Result<()> {
+        for (name, address) in self.pods(app)? {
+            let time =
+                self.connect(&address)?.with_context(|| format!("{name} does not answer"))?;
+            let bounds = Duration::from_millis(least)..Duration::from_millis(most);
+            ensure!(
+                bounds.contains(&time),
+                "{name}: {} ms to connect, expected {least} to {most}",
+                time.as_secs_f64() * 1e3
+            );
+        }
+        Ok(())
+    }
+
+    /// The neighbour that nobody chose keeps its latency.
+    pub fn neighbour_is_well(&self) -> Result<()> {
+        self.connects("neighbour", 0, 50).context("the neighbour")
+    }
+
+    /// Nothing of kfault's is left but kfault, and every pod answers.
+    fn clean(&self) -> Result<()> {
+        for kind in ["schedules.chaos-mesh.org", "networkchaos", "podchaos", "iochaos"] {
+            self.kubectl(&["delete", kind, "--all", "--timeout=30s"])?;
+        }
+        self.until("every NodeFault to go", || {
+            Ok(self.get(&["nodefaults", "-A"])?["items"].as_array().is_some_and(Vec::is_empty))
+        })?;
+        for what in ["deployment/web", "deployment/neighbour"] {
+            self.kubectl(&["rollout", "status", "--timeout=60s", what])?;
+        }
+        self.until("every pod to answer", || {
+            Ok(self.connects("web", 0, 50).is_ok() && self.neighbour_is_well().is_ok())
+        })
+        .map(drop)
+    }
+
+    /// What helps to understand a failure.
+    fn evidence(&self) -> String {
+        let mut out = String::new();
+        for args in [
+            &["get", "networkchaos,podchaos,schedules,nodefaults,pods", "-A", "-o", "wide"][..],
+            &["-n", "chaos-mesh", "logs", "-l", "app.kubernetes.io/name=kfault", "--tail=15"],
+            &["get", "events", "--sort-by=.lastTimestamp"],
+        ] {
+            let said = self.kubectl(args).unwrap_or_else(|error| format!("{error:#}\n"));
+            let lines: Vec<&str> = said.lines().collect();
+            let end = lines.len().saturating_sub(30);
+            out.push_str(&lines[end..].join("\n"));
+            out.push('\n');
+        }
+        out
+    }
+}

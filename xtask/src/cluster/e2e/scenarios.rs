@@ -1,0 +1,289 @@
+//! What must hold on a cluster. Each scenario begins and ends without a fault.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::Bench;
+
+type Scenario = fn(&Bench<'_>) -> Result<()>;
+
+/// All of them, in the order in which they run.
+pub const ALL: &[(&str, Scenario)] = &[
+    ("delay: injected, measured, counted, gone with the object", delay),
+    ("pause and go on by annotation", pause),
+    ("a duration ends by itself", duration),
+    ("partition between two selections, both ways", partition),
+    ("an empty selection is told and tried again", empty),
+    ("agents that die come back and go on", agents_die),
+    ("a controller that dies leaves nothing behind", controller_dies),
+    ("a pod that is deleted keeps nothing from being deleted", pod_goes),
+    ("pod-kill deletes the chosen pods once", pod_kill),
+    ("pod-failure: the pod fails and is put back exactly", pod_failure),
+    ("container-kill restarts the container once", container_kill),
+    ("a schedule starts, is paused, and takes its children along", schedule),
+    ("what this version cannot do is said, and can be deleted", unsupported),
+];
+
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "chaos-mesh.org/v1alpha1",
+        "kind": kind,
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": spec,
+    })
+}
+
+fn delayed(name: &str, more: &Value) -> Value {
+    let mut spec = json!({
+        "action": "delay",
+        "mode": "all",
+        "selector": { "labelSelectors": { "app": "web" } },
+        "delay": { "latency": "200ms" },
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    object("NetworkChaos", name, &spec)
+}
+
+fn pods(action: &str, mode: &str, more: &Value) -> Value {
+    let mut spec = json!({
+        "action": action,
+        "mode": mode,
+        "selector": { "labelSelectors": { "app": "web" } },
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    spec
+}
+
+fn delay(bench: &Bench<'_>) -> Result<()> {
+    bench.connects("web", 0, 50)?;
+    bench.apply(&delayed("delay", &json!({})))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    bench.connects("web", 200, 250)?;
+    bench.neighbour_is_well()?;
+    bench.until("the counters", || {
+        let status = bench.get(&["networkchaos/delay"])?["status"]["kfault"].clone();
+        Ok(status["targets"] == 2 && status["injected"].as_i64() > Some(0))
+    })?;
+    bench.kubectl(&["delete", "networkchaos/delay", "--timeout=10s"])?;
+    bench.connects("web", 0, 50)
+}
+
+fn pause(bench: &Bench<'_>) -> Result<()> {
+    bench.apply(&delayed("delay", &json!({})))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    let pause = "experiment.chaos-mesh.org/pause";
+    bench.kubectl(&["annotate", "networkchaos/delay", &format!("{pause}=true")])?;
+    bench.condition("networkchaos/delay", "AllRecovered")?;
+    bench.connects("web", 0, 50)?;
+    bench.kubectl(&["annotate", "networkchaos/delay", &format!("{pause}-")])?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    bench.connects("web", 200, 250)?;
+    let records = bench.get(&["networkchaos/delay"])?;
+    let records = &records["status"]["experiment"]["containerRecords"];
+    ensure!(records[0]["injectedCount"] == 2, "the records are others: {records}");
+    Ok(())
+}
+
+fn duration(bench: &Bench<'_>) -> Result<()> {
+    bench.apply(&delayed("delay", &json!({ "duration": "4s" })))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    bench.connects("web", 200, 250)?;
+    bench.condition("networkchaos/delay", "AllRecovered")?;
+    bench.connects("web", 0, 50)?;
+    let status = bench.get(&["networkchaos/delay"])?["status"].clone();
+    ensure!(status["kfault"]["phase"] == "Finished", "phase: {status}");
+    Ok(())
+}
+
+fn partition(bench: &Bench<'_>) -> Result<()> {
+    let spec = json!({
+        "action": "partition",
+        "mode": "all",
+        "direction": "both",
+        "selector": { "labelSelectors": { "app": "web" } },
+        "target": { "mode": "all", "selector": { "labelSelectors": { "app": "client" } } },
+    });
+    bench.apply(&object("NetworkChaos", "cut", &spec))?;
+    bench.condition("networkchaos/cut", "AllInjected")?;
+    for (name, address) in bench.pods("web")? {
+        ensure!(bench.connect(&address)?.is_none(), "{name} still answers");
+    }
+    bench.neighbour_is_well()?;
+    let records = bench.get(&["networkchaos/cut"])?;
+    let records = records["status"]["experiment"]["containerRecords"].clone();
+    let keys: Vec<&str> = records
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|r| r["selectorKey"].as_str())
+        .collect();
+    ensure!(keys == [".", ".", ".Target"], "records: {keys:?}");
+    Ok(())
+}
+
+fn empty(bench: &Bench<'_>) -> Result<()> {
+    let more = json!({ "selector": { "labelSelectors": { "app": "late" } } });
+    bench.apply(&delayed("late", &more))?;
+    bench.until("the event", || {
+        let events = bench.kubectl(&["get", "events", "--field-selector=reason=Failed"])?;
+        Ok(events.contains("no pod is selected"))
+    })?;
+    bench.kubectl(&["label", "pod/client", "app=late", "--overwrite"])?;
+    let done = bench.condition("networkchaos/late", "AllInjected");
+    bench.kubectl(&["label", "pod/client", "app=client", "--overwrite"])?;
+    done.map(drop)
+}
+
+fn agents_die(bench: &Bench<'_>) -> Result<()> {
+    bench.apply(&delayed("delay", &json!({})))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    let agents = ["-l", "app.kubernetes.io/component=agent", "--force", "--grace-period=0"];
+    bench.kubectl(&[&["-n", "chaos-mesh", "delete", "pod"], &agents[..]].concat())?;
+    bench.kubectl(&[
+        "-n",
+        "chaos-mesh",
+        "rollout",
+        "status",
+        "--timeout=60s",
+        "daemonset/chaos-daemon",
+    ])?;
+    bench.until("the delay to act again", || Ok(bench.connects("web", 200, 250).is_ok()))?;
+    bench.kubectl(&["delete", "networkchaos/delay", "--timeout=20s"])?;
+    bench.connects("web", 0, 50)
+}
+
+fn controller_dies(bench: &Bench<'_>) -> Result<()> {
+    let controller =
+        ["-l", "app.kubernetes.io/component=controller", "--force", "--grace-period=0"];
+    bench.apply(&delayed("delay", &json!({ "duration": "8s" })))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    bench.kubectl(&[&["-n", "chaos-mesh", "delete", "pod"], &controller[..]].concat())?;
+    // The node knows by itself when it is over.
+    bench.until("the delay to end", || Ok(bench.connects("web", 0, 50).is_ok()))?;
+    bench.condition("networkchaos/delay", "AllRecovered")?;
+    bench.kubectl(&["delete", "networkchaos/delay", "--timeout=20s"]).map(drop)
+}
+
+fn pod_goes(bench: &Bench<'_>) -> Result<()> {
+    bench.apply(&delayed("delay", &json!({})))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    let name = bench.pods("web")?.remove(0).0;
+    bench.kubectl(&["delete", "pod", &name, "--timeout=30s"])?;
+    bench.until("the record of the pod that went", || {
+        let object = bench.get(&["networkchaos/delay"])?;
+        let records = object["status"]["experiment"]["containerRecords"].clone();
+        let of_pod = format!("default/{name}");
+        let mut all = records.as_array().into_iter().flatten();
+        Ok(all.any(|one| one["id"] == of_pod && one["phase"] == "Not Injected"))
+    })?;
+    bench.kubectl(&["delete", "networkchaos/delay", "--timeout=20s"]).map(drop)
+}
+
+fn pod_kill(bench: &Bench<'_>) -> Result<()> {
+    let before = bench.pods("web")?;
+    bench.apply(&object("PodChaos", "kill", &pods("pod-kill", "one", &json!({}))))?;
+    bench.condition("podchaos/kill", "AllInjected")?;
+    bench.kubectl(&["rollout", "status", "--timeout=60s", "deployment/web"])?;
+    let killed = |bench: &Bench<'_>| -> Result<usize> {
+        let now = bench.pods("web")?;
+        Ok(before.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name)).count())
+    };
+    bench.until("the pod to go", || Ok(killed(bench)? == 1))?;
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    ensure!(killed(bench)? == 1, "more than one pod was killed");
+    bench.kubectl(&["delete", "podchaos/kill", "--timeout=10s"]).map(drop)
+}
+
+fn images(bench: &Bench<'_>, pod: &str) -> Result<Value> {
+    let pod = bench.get(&["pod", pod])?;
+    let containers = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
+    Ok(containers.iter().map(|container| container["image"].clone()).collect())
+}
+
+fn pod_failure(bench: &Bench<'_>) -> Result<()> {
+    let (name, address) = bench.pods("web")?.remove(0);
+    let before = images(bench, &name)?;
+    let spec =
+        pods("pod-failure", "all", &json!({ "selector": { "pods": { "default": [name] } } }));
+    bench.apply(&object("PodChaos", "fail", &spec))?;
+    bench.condition("podchaos/fail", "AllInjected")?;
+    bench.until("the pod to fail", || Ok(bench.connect(&address)?.is_none()))?;
+    bench.kubectl(&["delete", "podchaos/fail", "--timeout=20s"])?;
+    ensure!(images(bench, &name)? == before, "the images are not what they were");
+    let notes = bench.get(&["pod", &name])?["metadata"]["annotations"].clone();
+    ensure!(notes["kfault.dev/pod-failure"].is_null(), "an annotation is left: {notes}");
+    bench.until("the pod to work again", || Ok(bench.connect(&address)?.is_some())).map(drop)
+}
+
+fn container_kill(bench: &Bench<'_>) -> Result<()> {
+    let (name, _) = bench.pods("web")?.remove(0);
+    let restarts = || -> Result<i64> {
+        let pod = bench.get(&["pod", &name])?;
+        pod["status"]["containerStatuses"][0]["restartCount"].as_i64().context("no restart count")
+    };
+    let before = restarts()?;
+    let more = json!({
+        "selector": { "pods": { "default": [name] } }, "containerNames": ["web"],
+    });
+    bench.apply(&object("PodChaos", "kill", &pods("container-kill", "all", &more)))?;
+    bench.condition("podchaos/kill", "AllInjected")?;
+    bench.until("the restart", || Ok(restarts()? > before))?;
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    ensure!(restarts()? == before + 1, "it was restarted more than once");
+    let object = bench.get(&["podchaos/kill"])?;
+    let id = &object["status"]["experiment"]["containerRecords"][0]["id"];
+    ensure!(*id == format!("default/{name}/web"), "the record's id: {id}");
+    Ok(())
+}
+
+fn schedule(bench: &Bench<'_>) -> Result<()> {
+    let block = delayed("x", &json!({ "duration": "2s" }))["spec"].clone();
+    let spec = json!({
+        "schedule": "@every 4s",
+        "type": "NetworkChaos",
+        "historyLimit": 2,
+        "concurrencyPolicy": "Forbid",
+        "networkChaos": block,
+    });
+    bench.apply(&object("Schedule", "often", &spec))?;
+    let children = || -> Result<Vec<String>> {
+        let list = bench.get(&["networkchaos", "--selector=managed-by=often"])?;
+        let all = list["items"].as_array().cloned().unwrap_or_default();
+        Ok(all.iter().map(|one| one["metadata"]["name"].to_string()).collect())
+    };
+    bench.until("the first child", || Ok(children()?.len() == 1))?;
+    bench.until("the second child", || Ok(children()?.len() >= 2))?;
+    let pause = "experiment.chaos-mesh.org/pause";
+    bench.kubectl(&["annotate", "schedule/often", &format!("{pause}=true")])?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let paused = children()?;
+    std::thread::sleep(std::time::Duration::from_secs(9));
+    let later = children()?;
+    ensure!(later.iter().all(|name| paused.contains(name)), "started while paused: {later:?}");
+    ensure!(later.len() <= 3, "the history is too long: {later:?}");
+    bench.kubectl(&["delete", "schedule/often", "--timeout=20s"])?;
+    bench.until("the children to go", || Ok(children()?.is_empty())).map(drop)
+}
+
+fn unsupported(bench: &Bench<'_>) -> Result<()> {
+    let spec = json!({
+        "action": "latency", "mode": "all", "volumePath": "/data", "delay": "10ms",
+        "selector": { "labelSelectors": { "app": "web" } },
+    });
+    bench.apply(&object("IOChaos", "later", &spec))?;
+    bench.until("the event", || {
+        let events = bench.kubectl(&["get", "events", "--field-selector=reason=NotSupported"])?;
+        Ok(events.contains("not supported by this version"))
+    })?;
+    let status = bench.get(&["iochaos/later"])?["status"].clone();
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    ensure!(
+        conditions.iter().any(|one| one["type"] == "AllInjected" && one["status"] == "False"),
+        "conditions: {status}"
+    );
+    bench.kubectl(&["delete", "iochaos/later", "--timeout=10s"]).map(drop)
+}
