@@ -19,12 +19,15 @@ pub type Answers = (BTreeMap<String, Vec<IpAddr>>, Vec<(String, String)>);
 /// Looks names up, all at once.
 pub type LookUp = dyn Fn(Vec<String>) -> BoxFuture<'static, Answers> + Send + Sync;
 
+/// When a name was last looked up, and what it stood for.
+type Known = BTreeMap<String, (Instant, Vec<IpAddr>)>;
+
 /// Names and what they last stood for.
 #[derive(Clone)]
 pub struct Names {
     look_up: Arc<LookUp>,
     again: Duration,
-    known: Arc<Mutex<BTreeMap<String, (Instant, Vec<IpAddr>)>>>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl fmt::Debug for Names {
