@@ -22,6 +22,9 @@ pub struct Workload {
     pub inode: u64,
     /// `Some`: only sockets of this cgroup are the target (the devices are shared with others).
     pub cgroup: Option<Cgroup>,
+    /// The cgroup of everything that lives in the namespace, where there is one: its sockets can
+    /// be told that a packet was refused.
+    pub sockets: Option<Cgroup>,
     /// Every device of the namespace.
     pub devices: Vec<String>,
     /// The device of the IPv4 default route, else of the IPv6 one, else the only device that
@@ -42,6 +45,7 @@ impl Workload {
             netns: String::new(),
             inode: 0,
             cgroup: None,
+            sockets: None,
             devices: Vec::new(),
             default_device: None,
             addresses: Vec::new(),

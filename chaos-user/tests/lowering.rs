@@ -15,6 +15,7 @@ fn netns(name: &str, n: u8) -> Workload {
         netns: format!("/run/netns/{name}"),
         inode: 1000 + u64::from(n),
         cgroup: None,
+        sockets: None,
         devices: vec!["lo".to_owned(), "eth0".to_owned()],
         default_device: Some("eth0".to_owned()),
         addresses: vec![IpAddr::from([10, 0, 0, n])],
@@ -121,6 +122,21 @@ fn a_partition_tells_the_sender_in_a_cgroup_and_is_silent_elsewhere() {
              (eth0) towards everyone",
         ]
     );
+}
+
+#[test]
+fn the_sockets_of_a_pod_are_told_and_the_rest_is_dropped_at_its_device() {
+    let cgroup = Cgroup { path: "/kubepods/pod1".to_owned(), id: 7, level: 2 };
+    let pod = Workload { sockets: Some(cgroup.clone()), ..netns("pod", 3) };
+    let rules = |spec: &Value| composed(spec, &[pod.clone()], &[]).unwrap().plan.rules;
+    let both = rules(&partition());
+    let hooks: Vec<_> = both.iter().map(|rule| rule.hook.cgroup.clone()).collect();
+    assert_eq!(hooks, [None, Some(cgroup)]);
+    assert!(both[1].describes.contains("EPERM"), "{}", both[1].describes);
+    // A reset tells its sender by itself, and nobody is told of a delay.
+    let reject = json!({"action": "partition", "partitionBehavior": "reject"});
+    assert_eq!(rules(&reject).len(), 1);
+    assert_eq!(rules(&delay()).len(), 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::cgroup::{self, Tree};
 use super::network::{self, Network};
 use super::word::{Word, as_comm, glob};
 use super::{NodeError, container, process, some_of};
+use crate::plan::Cgroup;
 use crate::select::Workload;
 
 /// How many names a message lists.
@@ -278,6 +279,12 @@ impl Host {
         Scope { name, netns, inode, cgroup: None }
     }
 
+    /// The cgroup at a path, unless it lies too deep to be told from its ancestors.
+    pub(super) fn cgroup(&self, path: &str) -> Result<Option<Cgroup>, NodeError> {
+        let found = self.tree.as_ref().map(|tree| tree.cgroup(path)).transpose()?.flatten();
+        Ok(found.filter(|found| found.level < chaos_abi::limit::CGROUP_LEVELS))
+    }
+
     pub(super) fn in_cgroup(&self, name: String, path: &str) -> Scope {
         let netns = self.roots.proc.join("self/ns/net");
         Scope { name, netns, inode: self.own, cgroup: Some(path.into()) }
@@ -426,6 +433,7 @@ impl Host {
             netns,
             inode,
             cgroup,
+            sockets: None,
             devices,
             default_device,
             addresses,

@@ -71,7 +71,9 @@ pub fn workload(host: &mut Host, pods: &Pods, pod: &Pod, name: &str) -> Result<W
         let Some(inode) = netns.filter(|inode| !host.is_own_netns(*inode)) else { continue };
         let netns = process::netns_file(host.proc(), pid);
         let scope = Scope { name: name.to_owned(), netns, inode, cgroup: None };
-        return host.workload(scope).map_err(|error| error.to_string());
+        let workload = host.workload(scope).map_err(|error| error.to_string())?;
+        let sockets = host.cgroup(path).map_err(|error| error.to_string())?;
+        return Ok(Workload { sockets, ..workload });
     }
     Err("no process of the pod runs in a network namespace of its own".to_owned())
 }

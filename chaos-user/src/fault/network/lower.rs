@@ -69,7 +69,11 @@ pub fn lower(
     let mut rules = BTreeMap::new();
     for flow in flows.iter().filter(|flow| !flow.at.is_elsewhere) {
         loopback(flow, &sources, others.as_deref(), &mut lowered);
-        merge(&mut rules, rule(experiment, &effects, flow, options)?);
+        let rule = rule(experiment, &effects, flow, options)?;
+        if let Some(told) = told(&rule, flow.at) {
+            merge(&mut rules, told);
+        }
+        merge(&mut rules, rule);
     }
     lowered.rules = named(rules);
     for rule in &mut lowered.rules {
@@ -281,6 +285,17 @@ fn rule(
         duration: options.duration.or_else(|| experiment.duration()),
         dry_run: options.dry_run,
     })
+}
+
+/// What the sockets of a pod send is refused before it reaches the device, so that the sender is
+/// told; the device drops what no socket sends.
+fn told(rule: &Rule, at: &Workload) -> Option<Rule> {
+    let is_silent = rule.effects.partition == Some(Partition::Drop);
+    if !is_silent || rule.hook.direction != Direction::Egress || rule.hook.cgroup.is_some() {
+        return None;
+    }
+    let hook = Hook { cgroup: Some(at.sockets.clone()?), ..rule.hook.clone() };
+    Some(Rule { id: format!("{}/sockets", rule.id), hook, ..rule.clone() })
 }
 
 /// Where packets arrive for a cgroup, they can be dropped and nothing else.

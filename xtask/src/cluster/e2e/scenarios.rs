@@ -13,6 +13,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("pause and go on by annotation", pause),
     ("a duration ends by itself", duration),
     ("partition between two selections, both ways", partition),
+    ("a name at the other end is looked up by the controller", name),
     ("an empty selection is told and tried again", empty),
     ("agents that die come back and go on", agents_die),
     ("a controller that dies leaves nothing behind", controller_dies),
@@ -113,6 +114,11 @@ fn partition(bench: &Bench<'_>) -> Result<()> {
         ensure!(bench.connect(&address)?.is_none(), "{name} still answers");
     }
     bench.neighbour_is_well()?;
+    let (_, client) = bench.pods("client")?.remove(0);
+    let (web, _) = bench.pods("web")?.remove(0);
+    let ping = format!("ping -c 1 -W 1 {client} 2>&1; true");
+    let said = bench.kubectl(&["exec", &web, "--", "sh", "-c", &ping])?;
+    ensure!(said.contains("not permitted"), "the sender is not told: {said}");
     let records = bench.get(&["networkchaos/cut"])?;
     let records = records["status"]["experiment"]["containerRecords"].clone();
     let keys: Vec<&str> = records
@@ -123,6 +129,29 @@ fn partition(bench: &Bench<'_>) -> Result<()> {
         .collect();
     ensure!(keys == [".", ".", ".Target"], "records: {keys:?}");
     Ok(())
+}
+
+fn name(bench: &Bench<'_>) -> Result<()> {
+    let service = "web.default.svc.cluster.local";
+    let more = json!({
+        "selector": { "labelSelectors": { "app": "client" } },
+        "externalTargets": [format!("{service}:80")],
+    });
+    bench.apply(&delayed("named", &more))?;
+    bench.condition("networkchaos/named", "AllInjected")?;
+    let time = bench.connect(service)?.context("the Service does not answer")?;
+    // Looking the name up is part of curl's time to connect, and not delayed: another port.
+    ensure!(time >= std::time::Duration::from_millis(200), "not delayed: {time:?}");
+    bench.neighbour_is_well()?;
+    let more = json!({ "externalTargets": ["no-such-name.invalid"] });
+    bench.apply(&delayed("nameless", &more))?;
+    bench
+        .until("the failure on record", || {
+            let object = bench.get(&["networkchaos/nameless"])?;
+            let events = &object["status"]["experiment"]["containerRecords"][0]["events"];
+            Ok(events.to_string().contains("no-such-name.invalid"))
+        })
+        .map(drop)
 }
 
 fn empty(bench: &Bench<'_>) -> Result<()> {
