@@ -81,11 +81,13 @@ fn two_manifests_on_one_target_compose() -> Result<Done> {
     let loss = Manifest::loss("10").named("loss");
     let run = on_client(&net, &delay)?.and(&more)?.and(&loss)?;
     with_run(&net, run, |_| {
+        // Thousands of packets for the share, and few for the delay: on one CPU, packets that
+        // arrive wait for those that leave.
         let outcome = probe(&net, Family::V4, &Probe::many(COUNT))?;
-        ensure_delay(&outcome, 35.0)?;
         ensure!(is_likely(outcome.lost() as u64, COUNT as u64, 0.1), "{}", outcome.describe());
-        let other = probe(&net, Family::V4, &Probe { port: 7778, ..Probe::many(COUNT) })?;
-        ensure_delay(&other, 15.0)?;
+        ensure_delay(&probe(&net, Family::V4, &Probe::default())?, 35.0)?;
+        let other = Probe { port: 7778, ..Probe::default() };
+        ensure_delay(&probe(&net, Family::V4, &other)?, 15.0)?;
         let six = probe(&net, Family::V6, &Probe::many(COUNT))?;
         ensure!(
             is_likely(six.lost() as u64, COUNT as u64, 0.1) && six.delay(0.5) < 5.0,
