@@ -169,6 +169,19 @@ impl Support {
         fs::write(file(), serde_json::to_string_pretty(self)?).context("keep the support table")
     }
 
+    /// Puts what all tests of one mechanism came to into the table of the last whole run. A filter
+    /// that is no mechanism's name has run a part of one, and changes nothing.
+    pub fn renew(self, mechanism: &str) -> Result<()> {
+        let Ok(mut last) = Self::last() else { return Ok(()) };
+        for column in self.columns {
+            let known = last.columns.iter_mut().find(|known| known.kernel == column.kernel);
+            if let Some(known) = known.filter(|known| known.release == column.release) {
+                known.cells.extend(column.cells.into_iter().filter(|(name, _)| name == mechanism));
+            }
+        }
+        last.save()
+    }
+
     /// The table of the last whole run.
     pub fn last() -> Result<Self> {
         let text = fs::read_to_string(file())

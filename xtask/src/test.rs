@@ -85,8 +85,10 @@ pub fn main(args: Args) -> Result<()> {
     let support = Support { columns };
     println!("\n{}", support.table());
     print!("{}", support.skips());
-    if !is_part {
-        support.save()?;
+    match &filter {
+        None if !is_part => support.save()?,
+        None => {}
+        Some(mechanism) => support.renew(mechanism)?,
     }
     if failures.is_empty() {
         println!("everything holds ({})", duration(start.elapsed()));
