@@ -146,9 +146,14 @@ impl Support {
 
     /// Which kernels they were.
     pub fn releases(&self) -> String {
+        // What somebody has named a kernel of their own says nothing to others.
+        let release = |column: &Column| match column.kernel.as_str() {
+            "native" => column.release.split('-').next().unwrap_or_default().to_owned(),
+            _ => column.release.clone(),
+        };
         let known = self.columns.iter().filter(|column| !column.release.is_empty());
         known
-            .map(|column| format!("{} is `{}`", column.kernel, column.release))
+            .map(|column| format!("{} is `{}`", column.kernel, release(column)))
             .collect::<Vec<_>>()
             .join(", ")
     }
