@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Cluster, load, up};
+use super::{CONTROL_ADDRESS, Cluster, load, up};
 use crate::progress::{duration, step};
 use crate::{exec, image};
 
@@ -88,6 +88,18 @@ impl Bench<'_> {
     /// kubectl's standard output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
         exec::read(self.cluster.client("kubectl")?.args(args))
+    }
+
+    /// kubectl with a token and nothing else.
+    pub fn with_token(&self, token: &str, args: &[&str]) -> Result<String> {
+        let authority = self.cluster.file("pki").join("ca.crt").display().to_string();
+        let who = [
+            "--kubeconfig=/dev/null",
+            &format!("--server=https://{CONTROL_ADDRESS}:6443"),
+            &format!("--certificate-authority={authority}"),
+            &format!("--token={token}"),
+        ];
+        self.kubectl(&[&who, args].concat())
     }
 
     /// An object, or a list of them.

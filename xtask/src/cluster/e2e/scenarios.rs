@@ -22,6 +22,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("pod-failure: the pod fails and is put back exactly", pod_failure),
     ("container-kill restarts the container once", container_kill),
     ("a schedule starts, is paused, and takes its children along", schedule),
+    ("an agent answers for its own node only, and may do nothing else", rights),
     ("what this version cannot do is said, and can be deleted", unsupported),
 ];
 
@@ -296,6 +297,53 @@ fn schedule(bench: &Bench<'_>) -> Result<()> {
     ensure!(later.len() <= 3, "the history is too long: {later:?}");
     bench.kubectl(&["delete", "schedule/often", "--timeout=20s"])?;
     bench.until("the children to go", || Ok(children()?.is_empty())).map(drop)
+}
+
+/// What the token of one agent may write.
+fn rights(bench: &Bench<'_>) -> Result<()> {
+    bench.apply(&delayed("delay", &json!({})))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    let agents =
+        bench.get(&["pods", "-n", "chaos-mesh", "-l", "app.kubernetes.io/component=agent"])?;
+    let (agent, node) =
+        (&agents["items"][0]["metadata"]["name"], &agents["items"][0]["spec"]["nodeName"]);
+    let agent = agent.as_str().context("no agent")?;
+    let token = bench.kubectl(&[
+        "-n",
+        "chaos-mesh",
+        "create",
+        "token",
+        "chaos-daemon",
+        "--bound-object-kind=Pod",
+        &format!("--bound-object-name={agent}"),
+    ])?;
+    let faults = bench.get(&["nodefaults"])?;
+    let faults = faults["items"].as_array().cloned().unwrap_or_default();
+    ensure!(faults.len() == 2, "{} NodeFaults", faults.len());
+    let pod = bench.pods("web")?.remove(0).0;
+    let status = r#"--patch={"status":{"phase":"Recovered"}}"#;
+    let spec = r#"--patch={"spec":{"run":false}}"#;
+    let as_agent = |args: &[&str]| bench.with_token(token.trim(), args);
+    for fault in &faults {
+        let name = fault["metadata"]["name"].as_str().unwrap_or_default();
+        let answer = ["patch", "nodefault", name, "--subresource=status", "--type=merge", status];
+        let is_own = fault["spec"]["node"] == *node;
+        ensure!(as_agent(&answer).is_ok() == is_own, "status of {name}, own node: {is_own}");
+        let ask = as_agent(&["patch", "nodefault", name, "--type=merge", spec]);
+        ensure!(ask.is_err(), "the spec of {name} was changed");
+        ensure!(as_agent(&["delete", "nodefault", name]).is_err(), "{name} was deleted");
+    }
+    for forbidden in [
+        &["delete", "pod", &pod][..],
+        &["get", "secrets"],
+        &["get", "pods"],
+        &["delete", "networkchaos/delay"],
+        &["-n", "chaos-mesh", "delete", "lease", "kfault-controller"],
+        &["-n", "chaos-mesh", "patch", "lease", "kfault-controller", "--type=merge", "--patch={}"],
+    ] {
+        ensure!(as_agent(forbidden).is_err(), "an agent may {forbidden:?}");
+    }
+    Ok(())
 }
 
 fn unsupported(bench: &Bench<'_>) -> Result<()> {
