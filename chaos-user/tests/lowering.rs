@@ -128,7 +128,7 @@ fn a_partition_tells_the_sender_in_a_cgroup_and_is_silent_elsewhere() {
 fn the_sockets_of_a_pod_are_told_and_the_rest_is_dropped_at_its_device() {
     let cgroup = Cgroup { path: "/kubepods/pod1".to_owned(), id: 7, level: 2 };
     let pod = Workload { sockets: Some(cgroup.clone()), ..netns("pod", 3) };
-    let rules = |spec: &Value| composed(spec, &[pod.clone()], &[]).unwrap().plan.rules;
+    let rules = |spec: &Value| composed(spec, std::slice::from_ref(&pod), &[]).unwrap().plan.rules;
     let both = rules(&partition());
     let hooks: Vec<_> = both.iter().map(|rule| rule.hook.cgroup.clone()).collect();
     assert_eq!(hooks, [None, Some(cgroup)]);

@@ -1,6 +1,6 @@
 //! The agent's end of the API server: NodeFaults of its node come in, answers go out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,7 +13,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{KubeError, objects};
 use crate::api::nodefault::{Answer, FINALIZER, NODE_LABEL, Spec, Task, Tasks};
@@ -44,11 +45,11 @@ pub fn lease_name(node: &str) -> String {
     format!("{LEASE_PREFIX}{node}")
 }
 
-/// Carries tasks in and answers out until `answers` closes.
+/// Carries tasks in and answers out until `answers` closes. Every request runs beside the others,
+/// so that one without an answer delays nothing, least of all the cut-off.
 ///
 /// # Errors
-/// [`KubeError`] when the lease cannot be set up for another reason than a server that does not
-/// answer; afterwards, trouble is retried.
+/// None today; trouble with the API server is retried.
 pub async fn serve(
     client: Client,
     options: Options,
@@ -60,9 +61,9 @@ pub async fn serve(
     let config = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", options.node));
     let mut events = watcher(api, config).default_backoff().boxed();
     let mut known = Known::default();
-    let mut queue: BTreeMap<String, Answer> = BTreeMap::new();
-    let mut renewal = interval(RENEW);
-    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut outbox = Outbox::new(client.clone());
+    let (tell_heard, mut renewals) = mpsc::unbounded_channel();
+    let _renewing = Stopped(tokio::spawn(renew_for_ever(client, options.clone(), tell_heard)));
     let mut heard = Instant::now();
     let mut is_cut_off = false;
     loop {
@@ -80,34 +81,109 @@ pub async fn serve(
             }
             answer = answers.recv() => {
                 let Some(answer) = answer else { return Ok(()) };
-                queue.insert(answer.key.clone(), answer);
+                outbox.put(answer);
                 // Several at once become one write each.
                 while let Ok(more) = answers.try_recv() {
-                    queue.insert(more.key.clone(), more);
+                    outbox.put(more);
                 }
-                if flush(&client, &mut queue, &known).await {
-                    heard = Instant::now();
-                }
+                outbox.send(&known);
             }
-            _ = renewal.tick() => {
-                match tokio::time::timeout(PATIENCE, renew(&client, &options)).await {
-                    Ok(Ok(())) => heard = Instant::now(),
-                    Ok(Err(error)) => tracing::warn!(%error, "the agent's lease was not renewed"),
-                    Err(_) => tracing::warn!("the API server does not answer"),
+            Some(done) = outbox.writes.join_next() => outbox.written(done, &known),
+            Some(renewed) = renewals.recv() => {
+                heard = renewed;
+                if is_cut_off {
+                    is_cut_off = false;
+                    tracing::warn!("the API server answers again");
+                    tasks.send_replace(known.tasks.clone());
                 }
                 // What could not be written is tried again.
-                flush(&client, &mut queue, &known).await;
-                let is_silent = heard.elapsed() >= options.cut_off;
-                if is_silent != is_cut_off {
-                    is_cut_off = is_silent;
-                    if is_silent {
-                        tracing::error!("cut off from the API server: every fault of this node ends");
-                        tasks.send_replace(Tasks::new());
-                    } else {
-                        tracing::warn!("the API server answers again");
-                        tasks.send_replace(known.tasks.clone());
-                    }
+                outbox.send(&known);
+            }
+            () = sleep_until(heard + options.cut_off), if !is_cut_off => {
+                is_cut_off = true;
+                tracing::error!("cut off from the API server: every fault of this node ends");
+                tasks.send_replace(Tasks::new());
+            }
+        }
+    }
+}
+
+/// A task that ends with its owner.
+struct Stopped(JoinHandle<()>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Renews the lease, and tells when a renewal that had an answer was asked for.
+async fn renew_for_ever(client: Client, options: Options, heard: mpsc::UnboundedSender<Instant>) {
+    let mut renewal = interval(RENEW);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let asked = renewal.tick().await;
+        match timeout(PATIENCE, renew(&client, &options)).await {
+            Ok(Ok(())) => {
+                if heard.send(asked).is_err() {
+                    return;
                 }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "the agent's lease was not renewed"),
+            Err(_) => tracing::warn!("the API server does not answer"),
+        }
+    }
+}
+
+/// Answers on their way: at most one write per object at a time, and the newest answer wins.
+struct Outbox {
+    client: Client,
+    queue: BTreeMap<String, Answer>,
+    busy: BTreeSet<String>,
+    writes: JoinSet<(Answer, Result<(), KubeError>)>,
+}
+
+impl Outbox {
+    fn new(client: Client) -> Self {
+        Self { client, queue: BTreeMap::new(), busy: BTreeSet::new(), writes: JoinSet::new() }
+    }
+
+    fn put(&mut self, answer: Answer) {
+        self.queue.insert(answer.key.clone(), answer);
+    }
+
+    fn send(&mut self, known: &Known) {
+        let free: Vec<String> =
+            self.queue.keys().filter(|key| !self.busy.contains(*key)).cloned().collect();
+        for key in free {
+            let Some(answer) = self.queue.remove(&key) else { continue };
+            let is_going = known.tasks.get(&key).is_some_and(|task| task.is_going);
+            let finalizers = known.finalizers.get(&key).cloned().unwrap_or_default();
+            let client = self.client.clone();
+            self.busy.insert(key);
+            self.writes.spawn(async move {
+                let written = timeout(PATIENCE, write(&client, &answer, is_going, &finalizers));
+                let done = written.await.unwrap_or_else(|_| {
+                    let reason = format!("no answer within {} s", PATIENCE.as_secs());
+                    Err(KubeError::Object { object: answer.key.clone(), reason })
+                });
+                (answer, done)
+            });
+        }
+    }
+
+    fn written(&mut self, done: Result<(Answer, Result<(), KubeError>), JoinError>, known: &Known) {
+        let (answer, done) = match done {
+            Ok(done) => done,
+            Err(error) => return tracing::error!(%error, "a write has panicked"),
+        };
+        self.busy.remove(&answer.key);
+        match done {
+            Ok(()) => self.send(known),
+            Err(error) => {
+                tracing::warn!(%error, "an answer was not written");
+                // Unless there is a newer one already; with the next renewal.
+                self.queue.entry(answer.key.clone()).or_insert(answer);
             }
         }
     }
@@ -172,32 +248,17 @@ impl Known {
     }
 }
 
-/// Writes all answers; those that fail stay in the queue. True: the API server has answered.
-async fn flush(client: &Client, queue: &mut BTreeMap<String, Answer>, known: &Known) -> bool {
-    let mut is_answered = false;
-    for (key, answer) in std::mem::take(queue) {
-        match tokio::time::timeout(PATIENCE, write(client, &answer, known)).await {
-            Ok(Ok(())) => is_answered = true,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "an answer was not written");
-                queue.insert(key, answer);
-            }
-            Err(_) => {
-                tracing::warn!(key, "the API server does not answer");
-                queue.insert(key, answer);
-            }
-        }
-    }
-    is_answered
-}
-
 /// Writes an answer into the object's status, and lets the object go when all is over.
-async fn write(client: &Client, answer: &Answer, known: &Known) -> Result<(), KubeError> {
+async fn write(
+    client: &Client,
+    answer: &Answer,
+    is_going: bool,
+    finalizers: &[String],
+) -> Result<(), KubeError> {
     let (namespace, name) = objects::split(&answer.key);
     let api = objects::of(client, &objects::node_faults(), namespace);
     let parameters =
         PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    let is_going = known.tasks.get(&answer.key).is_some_and(|task| task.is_going);
     let patch = json!({ "status": answer.status });
     let written = api.patch_status(name, &parameters, &Patch::Merge(&patch)).await;
     match written {
@@ -209,13 +270,7 @@ async fn write(client: &Client, answer: &Answer, known: &Known) -> Result<(), Ku
     if !(is_going && answer.is_over) {
         return Ok(());
     }
-    let finalizers: Vec<&String> = known
-        .finalizers
-        .get(&answer.key)
-        .into_iter()
-        .flatten()
-        .filter(|f| *f != FINALIZER)
-        .collect();
+    let finalizers: Vec<&String> = finalizers.iter().filter(|one| *one != FINALIZER).collect();
     let patch = json!({ "metadata": { "finalizers": finalizers } });
     match api.patch(name, &parameters, &Patch::Merge(&patch)).await {
         Ok(_) => Ok(()),

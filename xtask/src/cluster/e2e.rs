@@ -117,8 +117,23 @@ impl Bench<'_> {
         self.kubectl(&["apply", "--filename", &file.display().to_string()]).map(drop)
     }
 
+    /// Runs a command on a node.
+    pub fn on_node(&self, node: &str, program: &str, args: &[&str]) -> Result<String> {
+        exec::read(self.cluster.node(node)?.inside(program)?.args(args))
+    }
+
     /// Waits until something holds.
     pub fn until(&self, what: &str, holds: impl Fn() -> Result<bool>) -> Result<Duration> {
+        self.within(PATIENCE, what, holds)
+    }
+
+    /// Waits for so long until something holds.
+    pub fn within(
+        &self,
+        patience: Duration,
+        what: &str,
+        holds: impl Fn() -> Result<bool>,
+    ) -> Result<Duration> {
         let start = Instant::now();
         loop {
             let why = match holds() {
@@ -126,8 +141,8 @@ impl Bench<'_> {
                 Ok(false) => String::new(),
                 Err(error) => format!(": {error:#}"),
             };
-            if start.elapsed() > PATIENCE {
-                bail!("waited {} for {what}{why}", duration(PATIENCE));
+            if start.elapsed() > patience {
+                bail!("waited {} for {what}{why}", duration(patience));
             }
             std::thread::sleep(LOOK);
         }

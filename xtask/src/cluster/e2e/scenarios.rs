@@ -1,8 +1,11 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
+use super::super::CONTROL_ADDRESS;
 use super::Bench;
 
 type Scenario = fn(&Bench<'_>) -> Result<()>;
@@ -22,6 +25,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("pod-failure: the pod fails and is put back exactly", pod_failure),
     ("container-kill restarts the container once", container_kill),
     ("a schedule starts, is paused, and takes its children along", schedule),
+    ("a node that is cut off ends its faults, and keeps nothing from being deleted", cut_off),
     ("an agent answers for its own node only, and may do nothing else", rights),
     ("what this version cannot do is said, and can be deleted", unsupported),
 ];
@@ -142,7 +146,7 @@ fn name(bench: &Bench<'_>) -> Result<()> {
     bench.condition("networkchaos/named", "AllInjected")?;
     let time = bench.connect(service)?.context("the Service does not answer")?;
     // Looking the name up is part of curl's time to connect, and not delayed: another port.
-    ensure!(time >= std::time::Duration::from_millis(200), "not delayed: {time:?}");
+    ensure!(time >= Duration::from_millis(200), "not delayed: {time:?}");
     bench.neighbour_is_well()?;
     let more = json!({ "externalTargets": ["no-such-name.invalid"] });
     bench.apply(&delayed("nameless", &more))?;
@@ -223,7 +227,7 @@ fn pod_kill(bench: &Bench<'_>) -> Result<()> {
         Ok(before.iter().filter(|(name, _)| now.iter().all(|(other, _)| other != name)).count())
     };
     bench.until("the pod to go", || Ok(killed(bench)? == 1))?;
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(3));
     ensure!(killed(bench)? == 1, "more than one pod was killed");
     bench.kubectl(&["delete", "podchaos/kill", "--timeout=10s"]).map(drop)
 }
@@ -262,7 +266,7 @@ fn container_kill(bench: &Bench<'_>) -> Result<()> {
     bench.apply(&object("PodChaos", "kill", &pods("container-kill", "all", &more)))?;
     bench.condition("podchaos/kill", "AllInjected")?;
     bench.until("the restart", || Ok(restarts()? > before))?;
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(4));
     ensure!(restarts()? == before + 1, "it was restarted more than once");
     let object = bench.get(&["podchaos/kill"])?;
     let id = &object["status"]["experiment"]["containerRecords"][0]["id"];
@@ -289,14 +293,56 @@ fn schedule(bench: &Bench<'_>) -> Result<()> {
     bench.until("the second child", || Ok(children()?.len() >= 2))?;
     let pause = "experiment.chaos-mesh.org/pause";
     bench.kubectl(&["annotate", "schedule/often", &format!("{pause}=true")])?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     let paused = children()?;
-    std::thread::sleep(std::time::Duration::from_secs(9));
+    std::thread::sleep(Duration::from_secs(9));
     let later = children()?;
     ensure!(later.iter().all(|name| paused.contains(name)), "started while paused: {later:?}");
     ensure!(later.len() <= 3, "the history is too long: {later:?}");
     bench.kubectl(&["delete", "schedule/often", "--timeout=20s"])?;
     bench.until("the children to go", || Ok(children()?.is_empty())).map(drop)
+}
+
+fn cut_off(bench: &Bench<'_>) -> Result<()> {
+    const AGENT: Duration = Duration::from_secs(45);
+    const CONTROLLER: Duration = Duration::from_secs(70);
+    let node_of = |pod: &Value| pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+    let here = node_of(&bench.get(&["pod/client"])?);
+    let all = bench.get(&["pods", "--selector=app=web"])?;
+    let all = all["items"].as_array().cloned().unwrap_or_default();
+    // What runs beside the client cannot be cut off: nobody could ask the client any more.
+    let far = all.iter().find(|pod| node_of(pod) != here).context("every pod is on one node")?;
+    let address = far["status"]["podIP"].as_str().context("no address")?;
+    bench.apply(&delayed("delay", &json!({})))?;
+    bench.condition("networkchaos/delay", "AllInjected")?;
+    let is_delayed = || -> Result<bool> {
+        let time = bench.connect(address)?.context("it does not answer")?;
+        Ok(time >= Duration::from_millis(200))
+    };
+    ensure!(is_delayed()?, "not delayed");
+    let server = format!("{CONTROL_ADDRESS}/32");
+    let route = |word| bench.on_node(&node_of(far), "ip", &["route", word, "blackhole", &server]);
+    route("add")?;
+    let ended = bench.within(AGENT, "the agent to end the fault", || Ok(!is_delayed()?));
+    let deleted = ended.and_then(|_| {
+        bench.kubectl(&["delete", "networkchaos/delay", "--wait=false"])?;
+        let gone =
+            || Ok(bench.get(&["networkchaos"])?["items"].as_array().is_some_and(Vec::is_empty));
+        bench.within(CONTROLLER, "the controller to give the node up", gone)
+    });
+    route("del")?;
+    deleted?;
+    bench
+        .within(CONTROLLER, "the node to come back", || {
+            let list = bench.get(&["pods", "-A", "-o", "wide"])?;
+            let all = list["items"].as_array().cloned().unwrap_or_default();
+            Ok(all.iter().all(|pod| {
+                let conditions =
+                    pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|one| one["type"] == "Ready" && one["status"] == "True")
+            }))
+        })
+        .map(drop)
 }
 
 /// What the token of one agent may write.
