@@ -313,6 +313,15 @@ fn cut_off(bench: &Bench<'_>) -> Result<()> {
     // What runs beside the client cannot be cut off: nobody could ask the client any more.
     let far = all.iter().find(|pod| node_of(pod) != here).context("every pod is on one node")?;
     let address = far["status"]["podIP"].as_str().context("no address")?;
+    // The controller must be heard, too: it moves to the other node.
+    let away = node_of(far);
+    bench.kubectl(&["cordon", &away])?;
+    let own = ["-n", "chaos-mesh"];
+    let controller = ["delete", "pod", "-l", "app.kubernetes.io/component=controller"];
+    bench.kubectl(&[&own[..], &controller].concat())?;
+    let moved = ["rollout", "status", "--timeout=60s", "deployment/chaos-controller-manager"];
+    bench.kubectl(&[&own[..], &moved].concat())?;
+    bench.kubectl(&["uncordon", &away])?;
     bench.apply(&delayed("delay", &json!({})))?;
     bench.condition("networkchaos/delay", "AllInjected")?;
     let is_delayed = || -> Result<bool> {
@@ -321,7 +330,7 @@ fn cut_off(bench: &Bench<'_>) -> Result<()> {
     };
     ensure!(is_delayed()?, "not delayed");
     let server = format!("{CONTROL_ADDRESS}/32");
-    let route = |word| bench.on_node(&node_of(far), "ip", &["route", word, "blackhole", &server]);
+    let route = |word| bench.on_node(&away, "ip", &["route", word, "blackhole", &server]);
     route("add")?;
     let ended = bench.within(AGENT, "the agent to end the fault", || Ok(!is_delayed()?));
     let deleted = ended.and_then(|_| {
@@ -334,7 +343,7 @@ fn cut_off(bench: &Bench<'_>) -> Result<()> {
     deleted?;
     bench
         .within(CONTROLLER, "the node to come back", || {
-            let list = bench.get(&["pods", "-A", "-o", "wide"])?;
+            let list = bench.get(&["pods", "-A"])?;
             let all = list["items"].as_array().cloned().unwrap_or_default();
             Ok(all.iter().all(|pod| {
                 let conditions =
