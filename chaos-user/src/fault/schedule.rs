@@ -122,8 +122,9 @@ impl Schedule {
             Some(Duration::try_from(next.duration_since(now)).unwrap_or_default())
         };
         let Some((due, _)) = self.cron.last(last, now) else {
-            // Nothing is due: also when the clock was set back behind the last start.
-            turn.again = next(last.max(now));
+            // Nothing is due: also when the clock was set back behind the last start. The next one
+            // counts from the last, not from now.
+            turn.again = next(last);
             return turn;
         };
         turn.again = next(now);
