@@ -1,4 +1,5 @@
-//! `crds`: the definitions of the API as files, one per kind, written by `kfault crds`.
+//! `crds`: the definitions of the API as files, one per kind, and the configurations of the
+//! webhooks, written by `kfault crds`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +11,10 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{self, Group};
 use crate::{build, exec};
 
-/// Where they lie in the repository.
+/// Where the definitions lie in the repository.
 const FOLDER: &str = "deploy/crds";
+/// Where the configurations do, from there.
+const WEBHOOKS: &str = "../webhooks.yaml";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -57,14 +60,19 @@ fn write() -> Result<()> {
 fn current() -> Result<BTreeMap<String, String>> {
     // The tests need the same program: nothing is built for this alone.
     let program = build::kfault()?;
-    let mut all = files(&exec::read(Command::new(program).arg("crds"))?)?;
+    let mut all = files(&exec::read(Command::new(&program).arg("crds"))?)?;
     all.insert("kustomization.yaml".to_owned(), kustomization(all.keys()));
+    let webhooks = exec::read(Command::new(&program).args(["crds", "--webhooks"]))?;
+    all.insert(WEBHOOKS.to_owned(), webhooks);
     Ok(all)
 }
 
 /// What lies in the repository: text by file name.
 fn committed() -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
+    if let Ok(text) = fs::read_to_string(crate::root().join(FOLDER).join(WEBHOOKS)) {
+        all.insert(WEBHOOKS.to_owned(), text);
+    }
     let entries = match fs::read_dir(crate::root().join(FOLDER)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(all),
         entries => entries.with_context(|| FOLDER.to_owned())?,

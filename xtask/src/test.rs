@@ -109,7 +109,9 @@ fn pure() -> Result<()> {
         step(what, |step| {
             let mut cargo = build::static_cargo();
             let target = build::target();
-            cargo.args(["test", "--release", "--target", &target]).args(arguments);
+            cargo
+                .args(["test", "--no-fail-fast", "--release", "--target", &target])
+                .args(arguments);
             let said = exec::quiet(step, &mut cargo)?;
             let passed: u32 = said
                 .output

@@ -267,6 +267,12 @@ impl<'a> Fields<'a> {
         map.into_iter().flatten()
     }
 
+    /// Fields that nobody has asked for.
+    pub fn unread(&self) -> impl Iterator<Item = &'a str> {
+        let keys = self.map.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
+        keys.map(String::as_str).filter(|key| !self.known.contains(key))
+    }
+
     /// Warns about every field that was not read.
     pub fn finish(self, findings: &mut Findings) {
         for key in self.map.keys().filter(|key| !self.known.contains(&key.as_str())) {

@@ -107,6 +107,28 @@ impl Findings {
         self.errors.push(FieldError::Unsupported { field, value, reason: reason.into() });
     }
 
+    /// Takes what was found in a part of the document, whose path began with `from` there and
+    /// begins with `to` here.
+    pub fn adopt(&mut self, part: Self, from: &str, to: &str) {
+        let moved = |field: String| match field.strip_prefix(from) {
+            Some(rest) => format!("{to}{rest}"),
+            None => field,
+        };
+        self.errors.extend(part.errors.into_iter().map(|mut error| {
+            match &mut error {
+                FieldError::Invalid { field, .. }
+                | FieldError::Missing { field, .. }
+                | FieldError::Unsupported { field, .. } => *field = moved(std::mem::take(field)),
+            }
+            error
+        }));
+        self.warnings.extend(
+            part.warnings
+                .into_iter()
+                .map(|Warning { field, message }| Warning { field: moved(field), message }),
+        );
+    }
+
     /// Notes something that does not do what it seems to.
     pub fn warn(&mut self, field: &str, message: impl Into<String>) {
         self.warnings.push(Warning { field: field.to_owned(), message: message.into() });

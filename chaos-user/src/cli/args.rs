@@ -1,5 +1,6 @@
 //! The command line's grammar. Says what may be written; what it means is each command's.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub enum Command {
     /// Serve the experiments of a cluster (a Deployment runs it)
     Controller(Controller),
     /// Print the definitions of the API for a cluster, for kubectl apply -f -
-    Crds,
+    Crds(Crds),
     /// Print a completion script for a shell
     Completion(Completion),
     /// Do nothing until a signal says to end: what a pod runs that is to fail
@@ -152,6 +153,14 @@ pub struct Agent {
     pub cut_off: Duration,
 }
 
+/// `kfault crds`
+#[derive(Args, Debug)]
+pub struct Crds {
+    /// Print the configurations of the webhooks instead
+    #[arg(long)]
+    pub webhooks: bool,
+}
+
 /// `kfault controller`
 #[derive(Args, Debug)]
 pub struct Controller {
@@ -170,6 +179,18 @@ pub struct Controller {
     /// kfault's own image, which pods get that are to fail (PodChaos, pod-failure)
     #[arg(long, env = "KFAULT_IMAGE", value_name = "IMAGE")]
     pub image: Option<String>,
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10080")]
+    pub listen: SocketAddr,
+    /// Where the API server's webhooks are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:10250")]
+    pub webhook_listen: SocketAddr,
+    /// The Service through which the API server reaches the webhooks
+    #[arg(long, value_name = "NAME", default_value = "chaos-controller-manager")]
+    pub webhook_service: String,
+    /// Serve no webhooks and keep no certificate: for a controller outside the cluster
+    #[arg(long)]
+    pub no_webhooks: bool,
 }
 
 /// `kfault completion`

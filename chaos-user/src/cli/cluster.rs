@@ -1,6 +1,7 @@
 //! `kfault agent` and `kfault controller`: the parts that run in a cluster.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -13,8 +14,9 @@ use crate::api::nodefault::Tasks;
 use crate::engine::chain;
 use crate::kube::choice::Reach;
 use crate::kube::leader::Candidate;
+use crate::kube::metrics::Metrics;
 use crate::kube::names::{self, Names};
-use crate::kube::{KubeError, agent as link, client, controller};
+use crate::kube::{Client, KubeError, agent as link, client, controller, http};
 use crate::node::agent::{self, AgentError};
 
 /// Runs the command.
@@ -43,8 +45,8 @@ pub fn agent(args: &Agent) -> Exit {
 
 /// Runs the command.
 pub fn controller(args: &Controller) -> Exit {
-    let Controller { namespace, target_namespace, filter_namespaces, image, identity } = args;
-    let identity = identity.clone();
+    let Controller { namespace, target_namespace, filter_namespaces, image, identity, .. } = args;
+    let metrics = Arc::new(Metrics::default());
     let options = controller::Options {
         namespace: namespace.clone(),
         reach: Reach {
@@ -54,26 +56,67 @@ pub fn controller(args: &Controller) -> Exit {
             filter: *filter_namespaces,
         },
         names: Names::new(Arc::new(|all| Box::pin(look_up(all)))),
+        metrics: metrics.clone(),
     };
     run("controller", async move {
         let client = client().await.map_err(unable)?;
-        let mut signals = Signals::catch().map_err(failed)?;
-        let mut candidate = Candidate::new(&client, &options.namespace, &identity);
+        // Every controller answers; one of them works.
         tokio::select! {
-            () = candidate.lead() => {}
-            () = signals.next() => return Ok(()),
+            done = serve(client.clone(), args, metrics) => done,
+            done = lead(client, options, identity) => done,
         }
-        tracing::info!(identity, "the controller is at work");
-        let done = tokio::select! {
-            done = controller::serve(client, options, signals.next()) => done,
-            // Whoever leads now must not meet us: start over as a candidate.
-            () = candidate.hold() => {
-                return Err((Exit::Failed, "another controller leads now".to_owned()));
-            }
-        };
-        candidate.resign().await;
-        done.map_err(|error| (Exit::Failed, chain(&error)))
     })
+}
+
+async fn serve(
+    client: Client,
+    args: &Controller,
+    metrics: Arc<Metrics>,
+) -> Result<(), (Exit, String)> {
+    let Controller { namespace, target_namespace, listen, webhook_listen, .. } = args;
+    let cannot = |what: &'static str, address: SocketAddr| {
+        move |error| (Exit::Failed, format!("cannot serve {what} on {address}: {error}"))
+    };
+    let webhooks = http::Webhooks {
+        listen: *webhook_listen,
+        namespace: namespace.clone(),
+        service: args.webhook_service.clone(),
+        only: target_namespace.clone(),
+    };
+    let health = http::health(*listen, metrics.clone());
+    if args.no_webhooks {
+        metrics.ready();
+        return health.await.map_err(cannot("health and metrics", *listen));
+    }
+    tokio::select! {
+        done = health => done.map_err(cannot("health and metrics", *listen)),
+        done = http::webhooks(client, webhooks, metrics) =>
+            done.map_err(cannot("webhooks", *webhook_listen)),
+    }
+}
+
+async fn lead(
+    client: Client,
+    options: controller::Options,
+    identity: &str,
+) -> Result<(), (Exit, String)> {
+    let mut signals = Signals::catch().map_err(failed)?;
+    let mut candidate = Candidate::new(&client, &options.namespace, identity);
+    tokio::select! {
+        () = candidate.lead() => {}
+        () = signals.next() => return Ok(()),
+    }
+    options.metrics.leads(true);
+    tracing::info!(identity, "the controller is at work");
+    let done = tokio::select! {
+        done = controller::serve(client, options, signals.next()) => done,
+        // Whoever leads now must not meet us: start over as a candidate.
+        () = candidate.hold() => {
+            return Err((Exit::Failed, "another controller leads now".to_owned()));
+        }
+    };
+    candidate.resign().await;
+    done.map_err(|error| (Exit::Failed, chain(&error)))
 }
 
 async fn look_up(all: Vec<String>) -> names::Answers {

@@ -1,13 +1,16 @@
 //! `kfault crds`: what a cluster has to know before it takes experiments.
 
+use super::args::Crds;
 use super::exit::Exit;
 use super::{complain, say};
-use crate::kube::crds;
+use crate::kube::{crds, webhooks};
 
 /// Runs the command.
-pub fn crds() -> Exit {
-    for definition in crds::all() {
-        match serde_norway::to_string(&definition) {
+pub fn crds(args: &Crds) -> Exit {
+    let Crds { webhooks: wants_webhooks } = args;
+    let all = if *wants_webhooks { webhooks::configurations().to_vec() } else { crds::all() };
+    for object in all {
+        match serde_norway::to_string(&object) {
             Ok(yaml) => {
                 say("---");
                 say(yaml.trim_end());

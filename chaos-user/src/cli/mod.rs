@@ -50,7 +50,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sweep(args) => sweep::sweep(&args),
         Command::Agent(args) => cluster::agent(&args),
         Command::Controller(args) => cluster::controller(&args),
-        Command::Crds => crds::crds(),
+        Command::Crds(args) => crds::crds(&args),
         Command::Pause => cluster::pause(),
         Command::Completion(args) => completion(&args),
     }

@@ -3,17 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::network::{self, NetworkChaos};
 use super::pod::PodChaos;
+use super::schedule::Schedule;
 use super::{ComposeError, Experiment, Fault};
 use crate::api::document::{Document, DocumentError, Place, documents};
 use crate::api::fields::Fields;
 use crate::api::finding::{FieldError, Findings, Warning};
-use crate::api::kind::{API_VERSION, Kind};
-use crate::api::metadata;
+use crate::api::kind::{API_VERSION, Kind, SCHEDULE};
+use crate::api::metadata::{self, Metadata};
 
 /// What became of one document.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +29,9 @@ pub struct Parsed {
     pub name: Option<String>,
     /// The experiment; `None` when there are errors.
     pub experiment: Option<Experiment>,
-    /// Why there is none.
+    /// The schedule, where the document is one; `None` when there are errors.
+    pub schedule: Option<Schedule>,
+    /// Why there is neither.
     pub errors: Vec<LoadError>,
     /// What does not do what it seems to.
     pub warnings: Vec<Warning>,
@@ -174,6 +177,9 @@ pub fn load(inputs: &[(String, String)]) -> Result<Vec<Experiment>, Refusal> {
     let mut load = Vec::new();
     for parsed in parsed {
         load.extend(parsed.errors);
+        if parsed.schedule.is_some() {
+            load.push(needs_cluster(parsed.place, parsed.name.unwrap_or_default()));
+        }
         experiments.extend(parsed.experiment);
     }
     if load.is_empty() { Ok(experiments) } else { Err(Refusal { load, ..Refusal::default() }) }
@@ -185,6 +191,19 @@ pub fn parse_object(origin: &str, value: Value) -> Parsed {
     parse_one(&Document { place: Place { file: origin.to_owned(), index: 0 }, value })
 }
 
+/// A host has nobody who would start something again and again.
+fn needs_cluster(place: Place, name: String) -> LoadError {
+    let error = FieldError::Unsupported {
+        field: "kind".to_owned(),
+        value: format!("\"{SCHEDULE}\""),
+        reason:
+            "a schedule starts experiments in a cluster; on a host, run the experiment itself, \
+                 from a timer for example"
+                .to_owned(),
+    };
+    LoadError::Field { place, object: format!("{SCHEDULE}/{name}"), error }
+}
+
 fn unreadable(error: DocumentError) -> Parsed {
     let DocumentError::Syntax { place, .. } = &error;
     Parsed {
@@ -193,6 +212,7 @@ fn unreadable(error: DocumentError) -> Parsed {
         namespace: None,
         name: None,
         experiment: None,
+        schedule: None,
         errors: vec![error.into()],
         warnings: Vec::new(),
     }
@@ -207,21 +227,29 @@ fn parse_one(document: &Document) -> Parsed {
         namespace: None,
         name: None,
         experiment: None,
+        schedule: None,
         errors: Vec::new(),
         warnings: Vec::new(),
     };
     let mut metadata = None;
-    let mut fault = None;
+    let (mut fault, mut schedule) = (None, None);
     if let Some(mut root) = Fields::of(&document.value, "", &mut findings) {
         parsed.kind = document.value["kind"].as_str().map(str::to_owned);
         let kind = metadata::kind(&mut root, &mut findings);
         // The rest of a stranger's object is none of our business.
         if let Some(kind) = kind {
             metadata = metadata::metadata(&mut root, &mut findings);
-            let namespace = metadata.as_ref().map_or(metadata::DEFAULT_NAMESPACE, |m| &m.namespace);
-            fault = spec(kind, &mut root, namespace, &mut findings);
+            let nobody = Metadata::default();
+            let known = metadata.as_ref().unwrap_or(&nobody);
+            if kind.name() == SCHEDULE {
+                let fields = spec(&mut root, "schedule and type", &mut findings);
+                let written = &document.value["spec"];
+                schedule = fields.and_then(|f| Schedule::read(f, written, known, &mut findings));
+            } else {
+                fault = read(kind, &mut root, known, &mut findings);
+            }
             root.ignore(&["status"]);
-            if fault.is_some() {
+            if fault.is_some() || schedule.is_some() {
                 root.finish(&mut findings);
             }
         }
@@ -243,29 +271,55 @@ fn parse_one(document: &Document) -> Parsed {
         .map(|error| LoadError::Field { place: place.clone(), object: object.clone(), error })
         .collect();
     parsed.warnings.clone_from(&warnings);
-    if let (Some(metadata), Some(fault), true) = (metadata, fault, parsed.errors.is_empty()) {
-        parsed.experiment = Some(Experiment { place, metadata, fault, warnings });
+    if parsed.errors.is_empty() {
+        parsed.schedule = schedule;
+        if let (Some(metadata), Some(fault)) = (metadata, fault) {
+            parsed.experiment = Some(Experiment { place, metadata, fault, warnings });
+        }
     }
     parsed
 }
 
-fn spec(
+/// The experiment of this `spec`, as part of another object.
+pub(super) fn experiment(
+    kind: Kind,
+    spec: &Value,
+    metadata: &Metadata,
+    findings: &mut Findings,
+) -> Option<Experiment> {
+    let whole = json!({ "spec": spec });
+    let mut root = Fields::of(&whole, "", findings)?;
+    let fault = read(kind, &mut root, metadata, findings)?;
+    let place = Place { file: String::new(), index: 0 };
+    let (metadata, warnings) = (metadata.clone(), findings.warnings.clone());
+    findings.errors.is_empty().then_some(Experiment { place, metadata, fault, warnings })
+}
+
+fn spec<'a>(root: &mut Fields<'a>, least: &str, findings: &mut Findings) -> Option<Fields<'a>> {
+    root.require("spec", &format!("an object with at least {least}"), findings);
+    root.object("spec", findings)
+}
+
+fn read(
     kind: Kind,
     root: &mut Fields<'_>,
-    namespace: &str,
+    metadata: &Metadata,
     findings: &mut Findings,
 ) -> Option<Fault> {
+    const LEAST: &str = "selector, mode and action";
+    let namespace = match metadata.namespace.as_str() {
+        "" => metadata::DEFAULT_NAMESPACE,
+        namespace => namespace,
+    };
     match kind {
         Kind::Network => {
-            root.require("spec", "an object with at least selector, mode and action", findings);
-            let fields = root.object("spec", findings)?;
+            let fields = spec(root, LEAST, findings)?;
             let spec = NetworkChaos::read(fields, namespace, findings)?;
             network::check(&spec, findings);
             Some(Fault::Network(Box::new(spec)))
         }
         Kind::Pod => {
-            root.require("spec", "an object with at least selector, mode and action", findings);
-            let fields = root.object("spec", findings)?;
+            let fields = spec(root, LEAST, findings)?;
             Some(Fault::Pod(Box::new(PodChaos::read(fields, namespace, findings)?)))
         }
         Kind::Later(name) => {

@@ -4,6 +4,7 @@
 //! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
 
 mod compose;
+pub mod explain;
 pub mod lifecycle;
 mod load;
 pub mod network;
@@ -306,11 +307,7 @@ pub fn lower(
     }
     match &experiment.fault {
         Fault::Network(spec) => network::lower(experiment, spec, sources, peers, options),
-        Fault::Pod(spec) if sources.iter().all(Workload::is_unbound) => {
-            let message = format!("needs a cluster, where {}", spec.describe());
-            idle.warn("spec.action", message);
-            Ok(idle)
-        }
+        Fault::Pod(_) if sources.iter().all(Workload::is_unbound) => Ok(idle),
         Fault::Pod(spec) => Err(LowerError::NeedsCluster {
             experiment: experiment.id(),
             action: spec.action.word(),

@@ -4,28 +4,42 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::Experiment;
+use super::load::experiment;
 use crate::api::cron::Cron;
-use crate::api::kind::Kind;
+use crate::api::fields::Fields;
+use crate::api::finding::Findings;
+use crate::api::kind::{API_VERSION, Kind, SCHEDULE};
+use crate::api::metadata::Metadata;
 use crate::select::seed_for;
 
-/// `spec` of a schedule.
+/// A schedule that was parsed and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
+    /// Its name, namespace, labels and annotations.
+    pub metadata: Metadata,
     /// When.
     pub cron: Cron,
     /// The kind of what is started.
     pub kind: Kind,
-    /// Its `spec`, as it was written.
-    pub block: Value,
+    /// What is started, under the schedule's own name; `None` when this version cannot serve it.
+    pub experiment: Option<Box<Experiment>>,
     /// A start waits until everything that was started before has ended.
     pub is_exclusive: bool,
     /// A start that was missed by more than this is given up.
     pub deadline: Option<Duration>,
     /// How many finished children are kept.
     pub history: usize,
+    /// `spec`, as it was written.
+    spec: Value,
+    /// The field of `spec` that holds what is started.
+    pub(super) field: String,
 }
+
+/// `concurrencyPolicy`: a start waits.
+const POLICIES: [(&str, bool); 2] = [("Forbid", true), ("Allow", false)];
 
 /// Something that a schedule has started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,53 +68,107 @@ pub struct Turn {
 }
 
 impl Schedule {
-    /// Reads `spec`.
-    ///
-    /// # Errors
-    /// One sentence per field that is not right.
-    pub fn read(spec: &Value) -> Result<Self, Vec<String>> {
-        let mut errors = Vec::new();
-        let text = |name: &str| spec[name].as_str().unwrap_or_default();
-        let cron = text("schedule").parse::<Cron>();
-        if let Err(error) = &cron {
-            let written = text("schedule");
-            errors.push(format!("spec.schedule: Invalid value: \"{written}\": {error}"));
-        }
-        let kind = Kind::find(text("type")).filter(|kind| kind.is_experiment());
-        if kind.is_none() {
-            let allowed = Kind::served();
-            let reason = format!("this version starts {allowed}");
-            errors.push(format!("spec.type: Invalid value: \"{}\": {reason}", text("type")));
-        }
-        // A block is named after its kind, with capitals of its own.
-        let block = spec.as_object().into_iter().flatten().find(|(key, value)| {
-            !value.is_null() && kind.is_some_and(|kind| key.eq_ignore_ascii_case(kind.name()))
-        });
-        if let (Some(kind), None) = (kind, block) {
-            let name = kind.name();
-            errors
-                .push(format!("spec: Required value: the block of {name}, which spec.type names"));
-        }
-        let seconds = match spec["startingDeadlineSeconds"].as_i64() {
-            Some(seconds) if seconds <= 0 => {
-                errors.push(format!(
-                    "spec.startingDeadlineSeconds: Invalid value: {seconds}: must be above zero"
-                ));
-                None
+    /// Reads `spec`. What is started is checked as if it were an object of its own.
+    pub fn read(
+        mut fields: Fields<'_>,
+        spec: &Value,
+        metadata: &Metadata,
+        findings: &mut Findings,
+    ) -> Option<Self> {
+        const WHEN: &str =
+            "write five or six fields, for example \"*/5 * * * *\", or \"@every 30s\"";
+        fields.require("schedule", WHEN, findings);
+        let cron = fields.parsed::<Cron>("schedule", WHEN, findings).map(|written| written.value);
+        fields.require("type", "the kind of what is started", findings);
+        let written = fields.text("type", findings);
+        let kind = written.and_then(Kind::find);
+        match (written, kind) {
+            (Some(written), None) => {
+                let reason = format!("no such kind; this version starts {}", Kind::served());
+                findings.invalid("spec.type", &written, reason);
             }
-            seconds => seconds.and_then(|seconds| u64::try_from(seconds).ok()),
-        };
-        match (cron, kind, block) {
-            (Ok(cron), Some(kind), Some((_, block))) if errors.is_empty() => Ok(Self {
-                cron,
-                kind,
-                block: block.clone(),
-                is_exclusive: text("concurrencyPolicy") != "Allow",
-                deadline: seconds.map(Duration::from_secs),
-                history: spec["historyLimit"].as_u64().map_or(0, |n| n as usize),
-            }),
-            _ => Err(errors),
+            (Some(written), Some(kind)) if !kind.is_experiment() => {
+                findings.unsupported(
+                    "spec.type",
+                    &written,
+                    format!("it starts {}", Kind::served()),
+                );
+            }
+            _ => {}
         }
+        let is_exclusive = fields.word("concurrencyPolicy", &POLICIES, findings).unwrap_or(true);
+        let most = i64::MAX.unsigned_abs();
+        let seconds = fields.number("startingDeadlineSeconds", 1, most, findings);
+        let history = fields.number("historyLimit", 1, most, findings).unwrap_or_default();
+        let kind = kind.filter(|kind| kind.is_experiment())?;
+        // A block is named after its kind, with capitals of its own.
+        let block = spec
+            .as_object()
+            .into_iter()
+            .flatten()
+            .find(|(key, value)| !value.is_null() && key.eq_ignore_ascii_case(kind.name()));
+        let Some((block, inner)) = block else {
+            let reason = format!("the block of {}, which spec.type names", kind.name());
+            findings.missing("spec", reason);
+            return None;
+        };
+        for name in fields.unread().filter(|name| name != block) {
+            let message = format!("has no effect: a schedule of {} has no such field", kind.name());
+            findings.warn(&fields.path(name), message);
+        }
+        let mut own = Findings::default();
+        let experiment = experiment(kind, inner, metadata, &mut own);
+        findings.adopt(own, "spec", &format!("spec.{block}"));
+        Some(Self {
+            metadata: metadata.clone(),
+            cron: cron?,
+            kind,
+            experiment: experiment.map(Box::new),
+            is_exclusive,
+            deadline: seconds.map(Duration::from_secs),
+            history: usize::try_from(history).unwrap_or(usize::MAX),
+            spec: spec.clone(),
+            field: block.clone(),
+        })
+    }
+
+    /// `spec` of what is started, as it was written.
+    #[must_use]
+    pub fn block(&self) -> &Value {
+        &self.spec[&self.field]
+    }
+
+    /// The object with its defaults.
+    #[must_use]
+    pub fn object(&self) -> Value {
+        let mut spec = self.spec.clone();
+        let policy = POLICIES.iter().find(|(_, value)| *value == self.is_exclusive);
+        spec["concurrencyPolicy"] = json!(policy.map(|(word, _)| word));
+        if let Some(experiment) = &self.experiment {
+            spec[&self.field] = experiment.object()["spec"].take();
+        }
+        json!({
+            "apiVersion": API_VERSION,
+            "kind": SCHEDULE,
+            "metadata": self.metadata,
+            "spec": spec,
+        })
+    }
+
+    /// When something is started, and what keeps it from that, as a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let cron = self.spec["schedule"].as_str().unwrap_or_default();
+        let mut out = format!("{} by \"{cron}\"", self.kind.name());
+        out.push_str(if self.is_exclusive {
+            ", one at a time"
+        } else {
+            ", whether or not an earlier one still acts"
+        });
+        if let Some(deadline) = self.deadline {
+            out.push_str(&format!(", {} s late at most", deadline.as_secs()));
+        }
+        out
     }
 
     /// What is to be done at `now`. `last` is the moment that was last started or given up, or
@@ -170,12 +238,18 @@ mod tests {
 
     fn read(more: &Value) -> Result<Schedule, Vec<String>> {
         let mut spec = json!({
-            "schedule": "@every 60s", "type": Kind::Pod.name(), "podChaos": { "action": "pod-kill" },
+            "schedule": "@every 60s",
+            "type": Kind::Pod.name(),
+            "podChaos": { "action": "pod-kill", "mode": "one", "selector": {} },
         });
         for (key, value) in more.as_object().unwrap() {
             spec[key] = value.clone();
         }
-        Schedule::read(&spec)
+        let (mut findings, metadata) = (Findings::default(), Metadata::default());
+        let fields = Fields::of(&spec, "spec", &mut findings).unwrap();
+        let schedule = Schedule::read(fields, &spec, &metadata, &mut findings);
+        let errors: Vec<String> = findings.errors.iter().map(ToString::to_string).collect();
+        schedule.filter(|_| errors.is_empty()).ok_or(errors)
     }
 
     fn child(name: &str, created: i64, is_finished: bool) -> Child {
@@ -244,10 +318,12 @@ mod tests {
     #[test]
     fn a_schedule_that_is_not_right_says_what() {
         for (more, field) in [
-            (json!({ "schedule": "* *" }), "spec.schedule"),
-            (json!({ "type": "Nothing" }), "spec.type"),
-            (json!({ "podChaos": null }), "spec: Required"),
-            (json!({ "startingDeadlineSeconds": 0 }), "spec.startingDeadlineSeconds"),
+            (json!({ "schedule": "* *" }), "Spec.Schedule: Invalid"),
+            (json!({ "type": "Nothing" }), "Spec.Type: Invalid"),
+            (json!({ "podChaos": null }), "Spec: Required"),
+            (json!({ "startingDeadlineSeconds": 0 }), "Spec.StartingDeadlineSeconds: Invalid"),
+            (json!({ "concurrencyPolicy": "Replace" }), "Spec.ConcurrencyPolicy: Invalid"),
+            (json!({ "podChaos": { "action": "x" } }), "Spec.PodChaos."),
         ] {
             let errors = read(&more).unwrap_err();
             assert!(errors[0].starts_with(field), "{errors:?}");

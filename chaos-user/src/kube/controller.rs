@@ -1,25 +1,30 @@
 //! The controller's loop: news from watches, looks at experiments, timers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use kube::api::DynamicObject;
+use kube::runtime::watcher::Event;
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::KubeError;
-use super::cache::{Cache, Concern, Name, watch};
+use super::cache::{Cache, Concern, Name, News, watch};
 use super::choice::Reach;
+use super::events::Teller;
+use super::metrics::Metrics;
 use super::names::Names;
 use super::reconcile::{self, Outcome};
 use super::schedule;
+use super::{KubeError, objects};
 use crate::api::kind::{Kind, SCHEDULE};
+use crate::api::nodefault::NodeRule;
 
 /// How a controller works.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The namespace that it runs in.
     pub namespace: String,
@@ -27,6 +32,8 @@ pub struct Options {
     pub reach: Reach,
     /// Who knows names.
     pub names: Names,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// How many experiments are looked at at once.
@@ -38,10 +45,11 @@ const RETRY_MOST: Duration = Duration::from_secs(30);
 /// Even where nothing happens, nodes are checked for silence.
 const CHECK: Duration = Duration::from_secs(10);
 
-type Done = (Name, Result<Outcome, KubeError>);
+/// What a look has led to, and how long it took.
+type Done = (Name, Duration, Result<Outcome, KubeError>);
 
 struct Controller {
-    client: Client,
+    teller: Teller,
     options: Options,
     cache: Cache,
     watches: usize,
@@ -51,7 +59,19 @@ struct Controller {
     failures: BTreeMap<Name, u32>,
     /// What keeps schedules from starting something.
     complaints: BTreeMap<Name, String>,
+    /// What the agents have counted so far, by NodeFault.
+    counts: BTreeMap<String, (u64, u64)>,
     looks: JoinSet<Done>,
+}
+
+/// The NodeFault that a piece of news brings, and whether a list does.
+fn counted_by(news: &News) -> Option<(String, bool)> {
+    let (object, is_listed) = match news {
+        News::Fault(Event::Apply(object)) => (object, false),
+        News::Fault(Event::InitApply(object)) => (object, true),
+        _ => return None,
+    };
+    Some((objects::key(&object.metadata), is_listed))
 }
 
 /// A look at an experiment, or at a schedule.
@@ -61,10 +81,10 @@ enum Look {
 }
 
 impl Look {
-    async fn act(self, client: &Client, names: &Names) -> Result<Outcome, KubeError> {
+    async fn act(self, teller: &Teller, names: &Names) -> Result<Outcome, KubeError> {
         match self {
-            Self::Experiment(look) => look.act(client, names).await,
-            Self::Schedule(look) => look.act(client).await,
+            Self::Experiment(look) => look.act(teller, names).await,
+            Self::Schedule(look) => look.act(teller).await,
         }
     }
 }
@@ -82,7 +102,7 @@ pub async fn serve(
     let mut watches = watch(&client, &kinds, &options.namespace, options.reach.only.as_deref());
     let count = watches.len();
     let mut controller = Controller {
-        client,
+        teller: Teller { client, metrics: options.metrics.clone() },
         options,
         cache: Cache::default(),
         watches: count,
@@ -91,6 +111,7 @@ pub async fn serve(
         busy: BTreeSet::new(),
         failures: BTreeMap::new(),
         complaints: BTreeMap::new(),
+        counts: BTreeMap::new(),
         looks: JoinSet::new(),
     };
     let mut check = tokio::time::interval(CHECK);
@@ -102,7 +123,11 @@ pub async fn serve(
             () = &mut stop => return Ok(()),
             news = watches.next() => match news {
                 Some(Ok(news)) => {
+                    let counted = counted_by(&news);
                     let concern = controller.cache.take(news);
+                    if let Some((key, is_listed)) = counted {
+                        controller.count(key, is_listed);
+                    }
                     controller.mark(concern);
                 }
                 // The watch comes back by itself.
@@ -169,10 +194,11 @@ impl Controller {
                 continue;
             };
             self.busy.insert(name.clone());
-            let (client, names) = (self.client.clone(), self.options.names.clone());
+            let (teller, names) = (self.teller.clone(), self.options.names.clone());
+            let start = Instant::now();
             self.looks.spawn(async move {
-                let done = look.act(&client, &names).await;
-                (name, done)
+                let done = look.act(&teller, &names).await;
+                (name, start.elapsed(), done)
             });
         }
     }
@@ -188,8 +214,9 @@ impl Controller {
         Some(Look::Experiment(Box::new(look)))
     }
 
-    fn done(&mut self, (name, result): Done) {
+    fn done(&mut self, (name, took, result): Done) {
         self.busy.remove(&name);
+        self.options.metrics.looked(took, result.is_ok());
         match result {
             Ok(Outcome { again, written, complaint }) => {
                 self.failures.remove(&name);
@@ -238,5 +265,24 @@ impl Controller {
         let owners = self.cache.faults.values().filter_map(|fault| fault.owner.clone());
         let owners: BTreeSet<Name> = owners.collect();
         self.dirty.extend(owners);
+        self.counts.retain(|key, _| self.cache.faults.contains_key(key));
+        self.options.metrics.known(&self.cache, Timestamp::now());
+    }
+
+    /// Counts what an agent has counted since it was last heard. What a list shows for the first
+    /// time is where counting begins: another controller may have counted it.
+    fn count(&mut self, key: String, is_listed: bool) {
+        let Some(fault) = self.cache.faults.get(&key) else { return };
+        let Some(owner) = &fault.owner else { return };
+        let sum = |of: fn(&NodeRule) -> u64| fault.status.rules.iter().map(of).sum::<u64>();
+        let now = (sum(|rule| rule.matched), sum(|rule| rule.injected));
+        let before = self.counts.insert(key, now);
+        let (matched, injected) = match before {
+            None if is_listed => return,
+            // An agent that was started anew counts from zero.
+            Some(before) if before.0 <= now.0 && before.1 <= now.1 => before,
+            _ => (0, 0),
+        };
+        self.options.metrics.counted(owner.kind, (now.0 - matched, now.1 - injected));
     }
 }

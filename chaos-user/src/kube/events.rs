@@ -1,5 +1,6 @@
 //! What the controller tells people, as the API's own events: one object per occurrence.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use kube::core::ObjectMeta;
 use kube::{Client, ResourceExt};
 
 use super::cache::Name;
+use super::metrics::Metrics;
 use crate::api::kind::API_VERSION;
 use crate::fault::lifecycle::Event;
 
@@ -18,27 +20,39 @@ const TYPE: &str = "chaos-mesh.org/type";
 /// An event that is not written soon is not worth waiting for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Writes events in the background; one that is lost is logged.
-pub fn tell(client: &Client, name: &Name, object: &DynamicObject, events: Vec<Event>) {
-    for (index, event) in events.into_iter().enumerate() {
-        tracing::info!(
-            kind = name.kind,
-            object = name.key,
-            reason = event.reason,
-            "{}",
-            event.message
-        );
-        let (client, written) = (client.clone(), written(name, object, &event, index));
-        tokio::spawn(async move {
-            let namespace = written.metadata.namespace.clone().unwrap_or_default();
-            let api: Api<ApiEvent> = Api::namespaced(client, &namespace);
-            let parameters = PostParams::default();
-            match tokio::time::timeout(PATIENCE, api.create(&parameters, &written)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "an event was not written"),
-                Err(_) => tracing::warn!("an event was not written in time"),
-            }
-        });
+/// Who writes events, and counts them.
+#[derive(Clone)]
+pub struct Teller {
+    /// The cluster.
+    pub client: Client,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Teller {
+    /// Writes events in the background; one that is lost is logged.
+    pub fn tell(&self, name: &Name, object: &DynamicObject, events: Vec<Event>) {
+        for (index, event) in events.into_iter().enumerate() {
+            self.metrics.told(name.kind, event.reason, event.is_warning);
+            tracing::info!(
+                kind = name.kind,
+                object = name.key,
+                reason = event.reason,
+                "{}",
+                event.message
+            );
+            let (client, written) = (self.client.clone(), written(name, object, &event, index));
+            tokio::spawn(async move {
+                let namespace = written.metadata.namespace.clone().unwrap_or_default();
+                let api: Api<ApiEvent> = Api::namespaced(client, &namespace);
+                let parameters = PostParams::default();
+                match tokio::time::timeout(PATIENCE, api.create(&parameters, &written)).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "an event was not written"),
+                    Err(_) => tracing::warn!("an event was not written in time"),
+                }
+            });
+        }
     }
 }
 

@@ -4,21 +4,27 @@
 //! server. Refuses: what a fault does (`fault`), how the kernel is changed (`engine`); the agent's
 //! work on its node is `node`'s, and channels connect the two.
 
+pub mod admission;
 pub mod agent;
 pub mod cache;
+mod certificate;
 pub mod choice;
 pub mod controller;
 pub mod crds;
 mod events;
+pub mod http;
 pub mod leader;
+pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod reconcile;
 mod schedule;
 mod server;
 mod structural;
+pub mod webhooks;
 
-use kube::Client;
+/// The API server's client, for those who pass it on.
+pub use kube::Client;
 use kube::config::{Config, InferConfigError};
 
 /// Why the API server could not be asked.

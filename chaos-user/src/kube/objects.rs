@@ -1,10 +1,11 @@
 //! Resources that have no type of their own in the client's library.
 
-use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, ObjectMeta};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
 
-use crate::api::kind::{GROUP, Kind, SCHEDULE};
+use crate::api::kind::{API_VERSION, GROUP, Kind, SCHEDULE};
 use crate::api::nodefault;
 
 /// Version of the experiments' group.
@@ -51,4 +52,19 @@ pub fn key(metadata: &ObjectMeta) -> String {
 #[must_use]
 pub fn split(key: &str) -> (&str, &str) {
     key.split_once('/').unwrap_or(("", key))
+}
+
+/// The whole object, as a manifest.
+#[must_use]
+pub fn whole(kind: &str, object: &DynamicObject) -> Value {
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "metadata": {
+            "name": object.name_any(),
+            "namespace": object.namespace().unwrap_or_default(),
+            "labels": object.labels(),
+        },
+        "spec": object.data["spec"],
+    })
 }

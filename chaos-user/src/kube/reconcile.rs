@@ -12,14 +12,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::api::{DynamicObject, PostParams};
 use kube::{Client, ResourceExt};
-use serde_json::{Value, json};
 
 use super::cache::{self, Cache, Name};
 use super::choice::{Reach, chosen, pod_of};
+use super::events::Teller;
 use super::names::{self, Names};
 use super::server::{self, Deed, Way};
-use super::{KubeError, events, objects};
-use crate::api::kind::{API_VERSION, Kind};
+use super::{KubeError, objects};
+use crate::api::kind::Kind;
 use crate::api::metadata::PAUSE;
 use crate::api::nodefault::NodeState;
 use crate::api::status::{DesiredPhase, Status};
@@ -75,7 +75,10 @@ impl Look {
         let object = cache.experiments.get(name)?.clone();
         let status: Status =
             serde_json::from_value(object.data["status"].clone()).unwrap_or_default();
-        let parsed = fault::parse_object(&objects::key(&object.metadata), whole(name, &object));
+        let parsed = fault::parse_object(
+            &objects::key(&object.metadata),
+            objects::whole(name.kind, &object),
+        );
         let faults = cache.faults_of(name);
         let duration = parsed.experiment.as_ref().and_then(Experiment::duration);
         let way = parsed.experiment.as_ref().map_or(Way::Nodes, Way::of);
@@ -211,7 +214,8 @@ impl Look {
     ///
     /// # Errors
     /// [`KubeError`]; the look is to be repeated.
-    pub async fn act(mut self, client: &Client, names: &Names) -> Result<Outcome, KubeError> {
+    pub async fn act(mut self, teller: &Teller, names: &Names) -> Result<Outcome, KubeError> {
+        let client = &teller.client;
         let has_names = self.resolve(names).await;
         if self.way == Way::Server {
             self.do_deeds(client).await;
@@ -264,7 +268,7 @@ impl Look {
         }
         if is_changed {
             outcome.written = Some(self.write(client, &status).await?);
-            events::tell(client, &self.name, &self.object, events);
+            teller.tell(&self.name, &self.object, events);
         }
         if is_running {
             self.ask(client, &status).await?;
@@ -360,20 +364,6 @@ fn refused(reason: &str, is_unsupported: bool) -> Vec<Event> {
         all.push(event("NotSupported", format!("{reason} is not supported")));
     }
     all
-}
-
-/// The whole object, as a manifest.
-fn whole(name: &Name, object: &DynamicObject) -> Value {
-    json!({
-        "apiVersion": API_VERSION,
-        "kind": name.kind,
-        "metadata": {
-            "name": object.name_any(),
-            "namespace": object.namespace().unwrap_or_default(),
-            "labels": object.labels(),
-        },
-        "spec": object.data["spec"],
-    })
 }
 
 fn counted(faults: &BTreeMap<String, cache::Fault>) -> (u64, u64) {

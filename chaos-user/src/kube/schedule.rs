@@ -6,10 +6,12 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::cache::{Cache, Name};
+use super::events::Teller;
 use super::reconcile::Outcome;
-use super::{KubeError, events, objects};
+use super::{KubeError, objects};
 use crate::api::kind::{API_VERSION, Kind, SCHEDULE};
 use crate::api::metadata::PAUSE;
+use crate::fault;
 use crate::fault::lifecycle::Event;
 use crate::fault::schedule::{Child, Schedule, Turn, child_name};
 
@@ -55,17 +57,17 @@ impl Look {
     ///
     /// # Errors
     /// [`KubeError`]; the look is to be repeated.
-    pub async fn act(mut self, client: &Client) -> Result<Outcome, KubeError> {
+    pub async fn act(mut self, teller: &Teller) -> Result<Outcome, KubeError> {
+        let client = &teller.client;
         if self.object.metadata.deletion_timestamp.is_some() {
             // Children go with their owner.
             return Ok(Outcome::default());
         }
-        let schedule = match Schedule::read(&self.object.data["spec"]) {
+        let schedule = match read_schedule(&self.name, &self.object) {
             Ok(schedule) => schedule,
-            Err(errors) => {
-                let complaint = errors.join("; ");
+            Err(complaint) => {
                 let message = format!("Failed to read the schedule: {complaint}");
-                self.complain(client, "Failed", &complaint, message);
+                self.complain(teller, "Failed", &complaint, message);
                 return Ok(Outcome { complaint: Some(complaint), ..Outcome::default() });
             }
         };
@@ -80,16 +82,16 @@ impl Look {
         let mut outcome = Outcome { again, ..Outcome::default() };
         let mut active: Vec<Value> = self.active();
         if let Some(due) = start {
-            let child = self.start(client, &schedule, due).await?;
+            let child = self.start(teller, &schedule, due).await?;
             active.push(child);
         }
         if let Some(due) = missed {
             let message = format!("Missed scheduled time to start a job: {due}");
-            events::tell(client, &self.name, &self.object, vec![warning("MissSchedule", message)]);
+            teller.tell(&self.name, &self.object, vec![warning("MissSchedule", message)]);
         }
         if let Some(running) = waits_for {
             let message = format!("Forbid spawning new job because: {running} is still running");
-            self.complain(client, "Forbid", &running, message);
+            self.complain(teller, "Forbid", &running, message);
             outcome.complaint = Some(running);
         }
         outcome.written = self.note(client, start.or(missed), active).await?;
@@ -102,9 +104,9 @@ impl Look {
         noted.or_else(|| self.object.creation_timestamp().map(|time| time.0)).unwrap_or(self.now)
     }
 
-    fn complain(&self, client: &Client, reason: &'static str, complaint: &str, message: String) {
+    fn complain(&self, teller: &Teller, reason: &'static str, complaint: &str, message: String) {
         if self.complaint.as_deref() != Some(complaint) {
-            events::tell(client, &self.name, &self.object, vec![warning(reason, message)]);
+            teller.tell(&self.name, &self.object, vec![warning(reason, message)]);
         }
     }
 
@@ -116,7 +118,7 @@ impl Look {
 
     async fn start(
         &self,
-        client: &Client,
+        teller: &Teller,
         schedule: &Schedule,
         due: Timestamp,
     ) -> Result<Value, KubeError> {
@@ -142,12 +144,12 @@ impl Look {
             "apiVersion": API_VERSION,
             "kind": schedule.kind.name(),
             "metadata": metadata,
-            "spec": schedule.block,
+            "spec": schedule.block(),
         });
         let child: DynamicObject = serde_json::from_value(child).map_err(|error| {
             KubeError::Object { object: self.name.key.clone(), reason: error.to_string() }
         })?;
-        let api = self.api(client, schedule.kind);
+        let api = self.api(&teller.client, schedule.kind);
         match api.create(&PostParams::default(), &child).await {
             Ok(child) => {
                 let event = Event {
@@ -156,7 +158,7 @@ impl Look {
                     is_warning: false,
                     message: format!("Create new object: {name}"),
                 };
-                events::tell(client, &self.name, &self.object, vec![event]);
+                teller.tell(&self.name, &self.object, vec![event]);
                 Ok(reference(schedule.kind.name(), &child))
             }
             // Started by a controller that died before it could note so.
@@ -234,6 +236,19 @@ impl Look {
     fn api(&self, client: &Client, kind: Kind) -> Api<DynamicObject> {
         let (namespace, _) = objects::split(&self.name.key);
         objects::of(client, &objects::experiments(kind), namespace)
+    }
+}
+
+/// The schedule, or why it cannot be followed. What it starts may be something that this version
+/// cannot serve: that is the experiment's own answer.
+fn read_schedule(name: &Name, object: &DynamicObject) -> Result<Schedule, String> {
+    let parsed = fault::parse_object(&name.key, objects::whole(name.kind, object));
+    match parsed.schedule {
+        Some(schedule) => Ok(schedule),
+        None => {
+            let errors: Vec<String> = parsed.errors.iter().map(ToString::to_string).collect();
+            Err(errors.join("; "))
+        }
     }
 }
 

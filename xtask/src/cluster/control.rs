@@ -53,6 +53,8 @@ impl Control<'_> {
                 // Nobody resolves the names of nodes.
                 "--kubelet-preferred-address-types=InternalIP".into(),
                 "--allow-privileged=true".into(),
+                // Nothing here knows the addresses of Services: webhooks are asked at their pods.
+                "--enable-aggregator-routing=true".into(),
                 "--profiling=false".into(),
             ],
         )

@@ -110,11 +110,22 @@ impl Bench<'_> {
 
     /// Applies a manifest.
     pub fn apply(&self, manifest: &Value) -> Result<()> {
+        self.kubectl(&["apply", "--filename", &self.file(manifest)?]).map(drop)
+    }
+
+    /// What kubectl says on standard error when it applies a manifest, and whether it could.
+    pub fn applied(&self, manifest: &Value) -> Result<(bool, String)> {
+        let mut kubectl = self.cluster.client("kubectl")?;
+        let output = kubectl.args(["apply", "--filename", &self.file(manifest)?]).output()?;
+        Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    }
+
+    fn file(&self, manifest: &Value) -> Result<String> {
         let folder = self.cluster.file("e2e");
         std::fs::create_dir_all(&folder)?;
         let file = folder.join("manifest.json");
         std::fs::write(&file, manifest.to_string())?;
-        self.kubectl(&["apply", "--filename", &file.display().to_string()]).map(drop)
+        Ok(file.display().to_string())
     }
 
     /// Runs a command on a node.
@@ -222,6 +233,8 @@ impl Bench<'_> {
         for what in ["deployment/web", "deployment/neighbour"] {
             self.kubectl(&["rollout", "status", "--timeout=60s", what])?;
         }
+        let controller = "deployment/chaos-controller-manager";
+        self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=60s", controller])?;
         self.until("every pod to answer", || {
             Ok(self.connects("web", 0, 50).is_ok() && self.neighbour_is_well().is_ok())
         })

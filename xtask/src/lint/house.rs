@@ -33,10 +33,14 @@ const IMPURE: [&str; 7] = [
 ];
 
 /// Crates that one part alone may name.
-const ALONE: [(&str, &str); 6] = [
+const ALONE: [(&str, &str); 10] = [
     ("aya::", "engine"),
     ("kube::", "kube"),
     ("k8s_openapi::", "kube"),
+    ("axum::", "kube"),
+    ("rcgen::", "kube"),
+    ("rustls::", "kube"),
+    ("prometheus_client::", "kube"),
     ("clap::", "cli"),
     ("clap_complete::", "cli"),
     ("anyhow::", "cli"),

@@ -1,5 +1,7 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod served;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -26,6 +28,15 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("container-kill restarts the container once", container_kill),
     ("a schedule starts, is paused, and takes its children along", schedule),
     ("a node that is cut off ends its faults, and keeps nothing from being deleted", cut_off),
+    (
+        "what is wrong is refused, what does nothing is warned of, defaults are stored",
+        served::admission,
+    ),
+    (
+        "without a controller nothing is taken, and what is there can be changed",
+        served::no_controller,
+    ),
+    ("metrics: what was injected, asked and told", served::metrics),
     ("an agent answers for its own node only, and may do nothing else", rights),
     ("what this version cannot do is said, and can be deleted", unsupported),
 ];
