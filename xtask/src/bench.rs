@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::load;
+use crate::{cluster, load};
 
 /// How the machine is called that this one is.
 const NATIVE: &str = "native";
@@ -20,9 +20,20 @@ pub struct BenchArgs {
     /// netem and fq, and so every peer)
     #[arg(long, value_name = "VERSION", default_value = "6.12", value_parser = KERNELS)]
     kernel: String,
-    /// Only these rows: delay throughput pps cost nothing accuracy bandwidth engine memory
+    /// What is measured: the kernel's part, or kfault on the test cluster
+    #[arg(long, value_enum, default_value_t = Suite::Kernel)]
+    suite: Suite,
+    /// Only these rows: delay throughput pps cost nothing accuracy bandwidth engine memory;
+    /// of the cluster: install one fifty api cost
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Suite {
+    Kernel,
+    Cluster,
 }
 
 /// Options of `cargo xtask soak`.
@@ -41,6 +52,9 @@ pub struct SoakArgs {
 
 /// `cargo xtask bench`
 pub fn bench(args: BenchArgs) -> Result<()> {
+    if args.suite == Suite::Cluster {
+        return cluster::bench(&args.rows);
+    }
     let words: Vec<String> = std::iter::once("bench".to_owned()).chain(args.rows).collect();
     load::run(machine(&args.kernel), &words, BENCH_LIMIT, true)
 }

@@ -7,6 +7,7 @@
 //! no record to end it.
 
 mod api;
+mod bench;
 mod binaries;
 mod cgroups;
 mod control;
@@ -17,6 +18,7 @@ mod network;
 mod node;
 mod up;
 
+pub use bench::bench;
 pub use binaries::coredns;
 pub use node::plugins;
 
