@@ -211,8 +211,10 @@ impl Open {
             unsupported(format!("no sch_fq for {}, and no TAP device: {e}", self.name.name))
         })?;
         let entry = back(slot)?;
+        // A link would wait for a grace period of RCU. The filter goes with the device, and that
+        // with us.
         let attached = self.inside("attach the delay line", || {
-            attach(Kind::TcIngress, &entry, ifindex, || Ok(()))
+            attach_filter(Kind::TcIngress, &entry, ifindex, || Ok(()))
         })?;
         let lines = match lines {
             Some(lines) => lines,
@@ -262,26 +264,36 @@ fn attach(
         Ok(link) => Ok(Attached::Tcx { _link: link }),
         // Before 6.6 the attach type is unknown.
         Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-            let direction = match kind {
-                Kind::TcIngress => Direction::Ingress,
-                _ => Direction::Egress,
-            };
-            let mut rtnl = Rtnl::open()?;
-            let there = rtnl.qdiscs(ifindex)?.iter().any(|q| q.kind == "clsact");
-            if !there {
-                note()?;
-            }
-            let made_clsact = !there && rtnl.add_clsact(ifindex)?;
-            if let Err(error) = rtnl.add_filter(ifindex, direction, entry.as_fd()) {
-                if made_clsact {
-                    let _ = rtnl.remove_clsact(ifindex);
-                }
-                return Err(error);
-            }
-            Ok(Attached::Filter { made_clsact })
+            attach_filter(kind, entry, ifindex, note)
         }
         Err(e) => Err(e),
     }
+}
+
+/// `note` is called before a `clsact` is made.
+fn attach_filter(
+    kind: Kind,
+    entry: &OwnedFd,
+    ifindex: u32,
+    note: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Attached> {
+    let direction = match kind {
+        Kind::TcIngress => Direction::Ingress,
+        _ => Direction::Egress,
+    };
+    let mut rtnl = Rtnl::open()?;
+    let there = rtnl.qdiscs(ifindex)?.iter().any(|q| q.kind == "clsact");
+    if !there {
+        note()?;
+    }
+    let made_clsact = !there && rtnl.add_clsact(ifindex)?;
+    if let Err(error) = rtnl.add_filter(ifindex, direction, entry.as_fd()) {
+        if made_clsact {
+            let _ = rtnl.remove_clsact(ifindex);
+        }
+        return Err(error);
+    }
+    Ok(Attached::Filter { made_clsact })
 }
 
 /// Removes a `clsact` without filters; false when somebody uses it.
