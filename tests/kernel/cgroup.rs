@@ -1,10 +1,10 @@
 //! Faults on the sockets of one cgroup, on devices that others use too.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use kfault_tests::cgroup::Cgroup;
+use kfault_tests::clock::wait_for;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Host, Net};
@@ -12,6 +12,7 @@ use kfault_tests::probe::process::Process;
 use kfault_tests::probe::tcp::{PORT, Server, Service};
 use kfault_tests::probe::udp::{self, Outcome, Probe};
 use kfault_tests::snapshot::Snapshot;
+use kfault_tests::stats::is_likely;
 use serde_json::json;
 
 use crate::faulty::unharmed;
@@ -26,8 +27,13 @@ pub fn tests() -> Vec<Test> {
     .map(Test::smoke)
     .collect();
     all.extend(tests!("cgroup scope":
+        pings_of_a_partitioned_cgroup_get_eperm,
+        an_open_connection_of_a_partitioned_cgroup_stalls_and_goes_on,
+        blocks_act_together_on_a_cgroup,
+        a_cgroup_gets_its_rate,
         processes_below_the_cgroup_belong_to_it,
         what_arrives_at_the_cgroup_is_dropped,
+        what_arrives_at_the_cgroup_is_lost,
         a_rejected_cgroup_is_refused,
     ));
     all
@@ -55,6 +61,15 @@ impl Two {
 
     fn look(&self) -> Result<Snapshot> {
         Snapshot::of(&self.net)?.and(&self.target)?.and(&self.other)
+    }
+
+    /// An echo server for each family.
+    fn servers(&self) -> Result<Vec<Server>> {
+        let end = &self.net.server;
+        let start = |(family, port): (Family, u16)| {
+            Server::start(&end.ns, end.ip(family), port, Service::Echo)
+        };
+        FAMILIES.into_iter().zip([PORT, PORT + 1]).map(start).collect()
     }
 
     /// From inside or outside of the cgroup to the server.
@@ -120,6 +135,96 @@ fn a_partitioned_cgroup_gets_eperm() -> Result<Done> {
     Ok(Done::Kept)
 }
 
+fn pings_of_a_partitioned_cgroup_get_eperm() -> Result<Done> {
+    Two::new()?.with_fault(&Manifest::new("partition"), |two| {
+        for family in FAMILIES {
+            let server = two.net.server.ip(family);
+            let (errors, answered) = two.inside.ping(server, 20)?;
+            ensure!(
+                answered == 0 && errors == [libc::EPERM; 20],
+                "{family:?}: every ping should get EPERM: {answered} answered, errors {errors:?}"
+            );
+            let (errors, answered) = two.outside.ping(server, 20)?;
+            ensure!(
+                answered == 20 && errors.is_empty(),
+                "{family:?}: another cgroup: {answered} answered, errors {errors:?}"
+            );
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn an_open_connection_of_a_partitioned_cgroup_stalls_and_goes_on() -> Result<Done> {
+    let mut two = Two::new()?;
+    for server in two.servers()? {
+        let address = server.address();
+        two.inside.hold(address)?.map_err(|errno| anyhow!("{address}: errno {errno}"))?;
+        two.with_fault(&Manifest::new("partition"), |two| {
+            let stalled = two.inside.ask_again()?;
+            ensure!(
+                stalled == Err(libc::EAGAIN),
+                "an open connection to {address} should be silent: {stalled:?}"
+            );
+            Ok(())
+        })?;
+        ensure!(
+            wait_for(Duration::from_secs(20), || matches!(two.inside.ask_again(), Ok(Ok(_)))),
+            "the connection to {address} does not go on after recovery"
+        );
+    }
+    Ok(Done::Kept)
+}
+
+/// What acts on a device acts on a cgroup.
+fn blocks_act_together_on_a_cgroup() -> Result<Done> {
+    let manifest = Manifest::delay("20ms")
+        .with("action", json!("netem"))
+        .with("loss", json!({"loss": "20"}))
+        .with("duplicate", json!({"duplicate": "20"}))
+        .with("corrupt", json!({"corrupt": "10"}));
+    Two::new()?.with_fault(&manifest, |two| {
+        let (shape, count) = (Probe::many(3000), 3000);
+        for family in FAMILIES {
+            let (server, ip) = (&two.net.server.ns, two.net.server.ip(family));
+            let inside = &mut two.inside;
+            let outcome = udp::run_by(server, ip, &shape, |at| inside.send(at, &shape))?;
+            // 20 % are lost, 10 % of the others damaged; 20 % of what is left arrives twice.
+            let here = outcome.received() as u64;
+            ensure!(
+                is_likely(outcome.lost() as u64, count, 0.28)
+                    && is_likely(outcome.duplicates() as u64, here, 0.2)
+                    && outcome.delay(0.0) >= 20.0
+                    && outcome.errors.is_empty(),
+                "{family:?}: {}",
+                outcome.describe()
+            );
+            unharmed("a process of another cgroup", || two.probe(false, family))?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn a_cgroup_gets_its_rate() -> Result<Done> {
+    let manifest = Manifest::new("delay").with("rate", json!({"rate": "100kbit"}));
+    Two::new()?.with_fault(&manifest, |two| {
+        for (family, bytes) in FAMILIES.into_iter().zip([106.0, 126.0]) {
+            // 64 bytes and their headers, 40 of them, at 12 500 bytes per second.
+            let outcome = two.probe(true, family)?;
+            let (span, expected) = (outcome.span().as_secs_f64(), 39.0 * bytes / 12_500.0);
+            ensure!(
+                outcome.lost() == 0 && (expected * 0.98..expected * 1.1).contains(&span),
+                "{family:?}: {span:.3} s and not {expected:.3}: {}",
+                outcome.describe()
+            );
+            unharmed("a process of another cgroup", || two.probe(false, family))?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
 fn processes_below_the_cgroup_belong_to_it() -> Result<Done> {
     let mut two = Two::new()?;
     let below = two.target.directory().join("below");
@@ -128,9 +233,12 @@ fn processes_below_the_cgroup_belong_to_it() -> Result<Done> {
         .context("move a process below")?;
     let done = two.with_fault(&Manifest::loss("100"), |two| {
         // A socket belongs to the cgroup in which it was made, and each probe makes its own.
-        let inside = two.probe(true, Family::V4)?;
-        ensure!(inside.received() == 0, "below the cgroup: {}", inside.describe());
-        unharmed("a process of another cgroup", || two.probe(false, Family::V4))
+        for family in FAMILIES {
+            let inside = two.probe(true, family)?;
+            ensure!(inside.received() == 0, "below the cgroup: {}", inside.describe());
+            unharmed("a process of another cgroup", || two.probe(false, family))?;
+        }
+        Ok(())
     });
     two.target.take(two.inside.pid())?;
     std::fs::remove_dir(&below).context("remove the cgroup below")?;
@@ -141,17 +249,9 @@ fn processes_below_the_cgroup_belong_to_it() -> Result<Done> {
 fn what_arrives_at_the_cgroup_is_dropped() -> Result<Done> {
     let manifest = Manifest::new("partition").with("direction", json!("from"));
     let mut two = Two::new()?;
-    let address = |family, port| SocketAddr::new(two.net.server.ip(family), port);
-    let servers: Vec<Server> = FAMILIES
-        .into_iter()
-        .zip([PORT, PORT + 1])
-        .map(|(f, port)| {
-            Server::start(&two.net.server.ns, two.net.server.ip(f), port, Service::Echo)
-        })
-        .collect::<Result<_>>()?;
-    let addresses = [address(Family::V4, PORT), address(Family::V6, PORT + 1)];
+    let servers = two.servers()?;
     two.with_fault(&manifest, |two| {
-        for address in addresses {
+        for address in servers.iter().map(Server::address) {
             let inside = two.inside.ask(address)?;
             ensure!(inside.is_err(), "{address} answered a cgroup that hears nothing");
             let outside = two.outside.ask(address)?;
@@ -159,23 +259,43 @@ fn what_arrives_at_the_cgroup_is_dropped() -> Result<Done> {
         }
         Ok(())
     })?;
-    drop(servers);
+    Ok(Done::Kept)
+}
+
+/// `spec.kfault.ingress` on a cgroup.
+fn what_arrives_at_the_cgroup_is_lost() -> Result<Done> {
+    let manifest = Manifest::loss("100")
+        .with("direction", json!("from"))
+        .with("kfault", json!({"ingress": true}));
+    let mut two = Two::new()?;
+    let servers = two.servers()?;
+    two.with_fault(&manifest, |two| {
+        for address in servers.iter().map(Server::address) {
+            let inside = two.inside.ask(address)?;
+            ensure!(inside.is_err(), "{address} answered a cgroup that loses everything");
+            let outside = two.outside.ask(address)?;
+            ensure!(outside.is_ok(), "a process of another cgroup got errno {outside:?}");
+        }
+        Ok(())
+    })?;
     Ok(Done::Kept)
 }
 
 fn a_rejected_cgroup_is_refused() -> Result<Done> {
     let manifest = Manifest::new("partition").with("partitionBehavior", json!("reject"));
     let mut two = Two::new()?;
-    let ip = two.net.server.v4.into();
-    let server = Server::start(&two.net.server.ns, ip, PORT, Service::Echo)?;
+    let servers = two.servers()?;
     two.with_fault(&manifest, |two| {
-        let inside = two.inside.ask(server.address())?;
-        ensure!(
-            inside == Err(libc::ECONNREFUSED),
-            "a rejected connection came to {inside:?} and not to ECONNREFUSED"
-        );
-        let outside = two.outside.ask(server.address())?;
-        ensure!(outside.is_ok(), "a process of another cgroup got errno {outside:?}");
+        for server in &servers {
+            let address = server.address();
+            let inside = two.inside.ask(address)?;
+            ensure!(
+                inside == Err(libc::ECONNREFUSED),
+                "a rejected connection came to {inside:?} and not to ECONNREFUSED ({address})"
+            );
+            let outside = two.outside.ask(address)?;
+            ensure!(outside.is_ok(), "a process of another cgroup got errno {outside:?}");
+        }
         Ok(())
     })?;
     Ok(Done::Kept)

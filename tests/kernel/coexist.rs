@@ -1,8 +1,10 @@
 //! Several faults together, and whatever belongs to others.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use chaos_user::engine::bpf::{Kind, link_tcx, load_empty};
 use kfault_tests::firewall;
 use kfault_tests::kfault::Kfault;
 use kfault_tests::manifest::Manifest;
@@ -13,6 +15,7 @@ use kfault_tests::snapshot::Snapshot;
 use kfault_tests::stats::is_likely;
 use serde_json::json;
 
+use crate::bench::targets;
 use crate::faulty::{ensure_delay, on_client, probe, with_fault, with_run};
 use crate::harness::{Done, Proof, Test, tests};
 
@@ -29,7 +32,10 @@ pub fn tests() -> Vec<Test> {
         a_foreign_root_queue_stays,
         a_foreign_fq_codel_stays,
         a_foreign_netem_stays_and_its_delay_adds_up,
+        a_foreign_fq_with_room_is_used_and_stays,
+        a_foreign_fq_without_room_is_left_alone,
         a_foreign_tc_filter_stays_and_goes_on_working,
+        a_foreign_tcx_program_stays_and_sees_every_packet,
         a_firewall_rule_stays,
     ));
     all
@@ -211,6 +217,49 @@ fn a_foreign_netem_stays_and_its_delay_adds_up() -> Result<Done> {
     };
     let thirty = |_: &Net, outcome: &Outcome| ensure_delay(outcome, 30.0);
     beside(setup, &[&["client", "qdisc netem 1:", "delay 10ms"]], thirty)
+}
+
+/// Delays packets beside an `fq` of somebody's, with these options.
+fn beside_fq(options: &str, words: &'static str) -> Result<Done> {
+    if let Some(proof) = lacks("fq") {
+        return Ok(Done::Cannot(proof));
+    }
+    let setup = |net: &Net| {
+        let line = format!("qdisc add dev {DEVICE} root handle 1: fq {options}");
+        net.client.ns.tc(&line).map(drop)
+    };
+    beside(setup, &[&["client", "qdisc fq 1:", words]], is_twenty)
+}
+
+fn a_foreign_fq_with_room_is_used_and_stays() -> Result<Done> {
+    beside_fq("limit 100000 flow_limit 100000 horizon 200s", "limit 100000p")
+}
+
+/// The default one holds 100 packets of a flow, for ten seconds.
+fn a_foreign_fq_without_room_is_left_alone() -> Result<Done> {
+    beside_fq("limit 5000", "limit 5000p")
+}
+
+/// A program of somebody's on the device, attached by a link (6.6 and newer).
+fn a_foreign_tcx_program_stays_and_sees_every_packet() -> Result<Done> {
+    let program = load_empty(Kind::TcEgress).context("load a program")?;
+    let link = |ns: &Ns, device: &str| {
+        let index = targets::index(ns, device)?;
+        ns.run(|| link_tcx(Kind::TcEgress, program.as_fd(), index).context("attach by a link"))
+    };
+    let scratch = Ns::new("scratch")?;
+    if let Some(proof) =
+        Proof::by_trying("no tcx links on this kernel", || link(&scratch, "lo").map(drop))
+    {
+        return Ok(Done::Cannot(proof));
+    }
+    let theirs = std::cell::RefCell::new(None);
+    let setup = |net: &Net| {
+        *theirs.borrow_mut() = Some(link(&net.client.ns, DEVICE)?);
+        Ok(())
+    };
+    let check = |_: &Net, outcome: &Outcome| ensure_delay(outcome, 20.0);
+    beside(setup, &[&["client", "tcx of eth0"]], check)
 }
 
 /// A filter of somebody's on `clsact`, which drops one port: it stays and goes on dropping.

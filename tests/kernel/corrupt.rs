@@ -4,20 +4,22 @@ use anyhow::{Result, ensure};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::FAMILIES;
 use kfault_tests::probe::udp::Probe;
-use kfault_tests::stats::is_likely;
+use kfault_tests::stats::{is_likely, is_likely_with_memory, lag1};
 use serde_json::json;
 
 use crate::faulty::{probe, with_fault};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    tests!("corrupt":
+    let mut all: Vec<Test> = tests!("corrupt":
         corrupted_on_the_wire_is_never_delivered,
         corrupted_payload_is_delivered_with_a_flipped_bit,
     )
     .into_iter()
     .map(Test::smoke)
-    .collect()
+    .collect();
+    all.extend(tests!("corrupt": correlated_damage_comes_in_runs_and_keeps_its_share));
+    all
 }
 
 const COUNT: usize = 10_000;
@@ -72,5 +74,24 @@ fn corrupted_payload_is_delivered_with_a_flipped_bit() -> Result<Done> {
         Ok(())
     })?;
     ensure!(summary.total("corrupted") == wrong, "{wrong} arrived changed: {}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn correlated_damage_comes_in_runs_and_keeps_its_share() -> Result<Done> {
+    let block = json!({"corrupt": "20", "correlation": "50"});
+    with_fault(&Manifest::new("corrupt").with("corrupt", block), |net, _| {
+        for family in FAMILIES {
+            let shape = Probe { pinned: true, ..Probe::many(20_000) };
+            let outcome = probe(net, family, &shape)?;
+            let r = lag1(&outcome.losses());
+            ensure!((0.44..0.56).contains(&r), "lag-1 autocorrelation {r:.3} and not 0.5");
+            ensure!(
+                is_likely_with_memory(outcome.lost() as u64, 20_000, 0.2, 0.5),
+                "a fifth should not arrive ({family:?}): {}",
+                outcome.describe()
+            );
+        }
+        Ok(())
+    })?;
     Ok(Done::Kept)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use chaos_user::engine::{Engine, Options, fault_points};
 use chaos_user::plan::Peers;
 use kfault_tests::cgroup::Cgroup;
@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
         tests!("crash": a_stopped_kfault_loses_its_lease).into_iter().map(Test::smoke).collect();
     all.extend(tests!("crash":
+        packets_that_are_overdue_after_a_stall_are_dropped,
         killed_before_any_action_nothing_stays,
         killed_after_any_action_nothing_stays,
         killed_while_its_faults_act_nothing_stays,
@@ -228,6 +229,61 @@ fn a_stopped_kfault_loses_its_lease() -> Result<Done> {
         wait_for(Duration::from_secs(5), || !passes(&net)),
         "a kfault that goes on does not renew its lease"
     );
+    kfault.stop()?;
+    neighbour.ensure_unharmed()?;
+    is_over(&net, &before, "after recovery")?;
+    Ok(Done::Kept)
+}
+
+/// What the delay line holds: a burst that is late would be a fault that nobody declared. A queue
+/// of somebody's brings the line to every kernel.
+fn packets_that_are_overdue_after_a_stall_are_dropped() -> Result<Done> {
+    let net = Net::new()?;
+    net.client.ns.tc(&format!("qdisc add dev {DEVICE} root handle 1: pfifo limit 900"))?;
+    warm_up(&net)?;
+    let before = Snapshot::of(&net)?;
+    let neighbour = Neighbour::start(&net)?;
+    let latency = format!("{LATENCY_MS}ms");
+    let kfault = on_client(&net, &Manifest::delay(&latency))?.start()?;
+    let shape = short().patient(Duration::from_millis(2 * LATENCY_MS));
+    for family in FAMILIES {
+        let held = probe(&net, family, &shape)?;
+        ensure!(
+            held.lost() == 0 && held.delay(0.0) >= LATENCY_MS as f64,
+            "the fault does not act: {}",
+            held.describe()
+        );
+    }
+    kfault.signal(libc::SIGSTOP)?;
+    let patience = Duration::from_secs(3);
+    // They are sent while it stands still, and it goes on a second after they were due.
+    let late = std::thread::scope(|scope| {
+        let waiting = FAMILIES.map(|family| {
+            let net = &net;
+            scope.spawn(move || probe(net, family, &short().patient(patience)))
+        });
+        std::thread::sleep(Duration::from_millis(1000 + LATENCY_MS));
+        kfault.signal(libc::SIGCONT)?;
+        waiting
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow!("a probe panicked"))?)
+            .collect::<Result<Vec<Outcome>>>()
+    })?;
+    for late in late {
+        ensure!(
+            late.received() == 0 && late.sent == late.lost(),
+            "packets were released late: {}",
+            late.describe()
+        );
+    }
+    for family in FAMILIES {
+        let held = probe(&net, family, &shape)?;
+        ensure!(
+            held.lost() == 0 && held.delay(0.0) >= LATENCY_MS as f64,
+            "the fault does not go on: {}",
+            held.describe()
+        );
+    }
     kfault.stop()?;
     neighbour.ensure_unharmed()?;
     is_over(&net, &before, "after recovery")?;

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use kfault_tests::clock::wait_for;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Net};
 use kfault_tests::probe::tcp::{Client, PORT, Server, Service, throughput};
 use kfault_tests::probe::udp::{Outcome, Probe};
 use kfault_tests::snapshot::Snapshot;
-use kfault_tests::stats::{deviation, is_likely, lag1, mean};
+use kfault_tests::stats::{deviation, is_likely, is_likely_with_memory, lag1, mean};
 use serde_json::json;
 
 use crate::faulty::{ensure_delay, ensure_unharmed, is_over, on_client, probe, with_fault};
@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Test> {
         hundred_milliseconds_are_hundred_milliseconds,
         half_a_second_is_half_a_second,
         a_minute_is_held_and_gone_after_recovery,
+        what_is_held_for_a_minute_arrives_then,
         answers_are_not_delayed_a_second_time,
         a_delayed_tcp_flow_keeps_its_throughput,
         many_delayed_packets_all_arrive_in_order,
@@ -32,7 +33,10 @@ pub fn tests() -> Vec<Test> {
     all.extend(tests!("jitter": jitter_is_uniform_around_the_latency).into_iter().map(Test::smoke));
     all.extend(tests!("jitter": correlated_jitter_resembles_the_last_one));
     all.extend(tests!("reorder": every_gap_th_packet_overtakes).into_iter().map(Test::smoke));
-    all.extend(tests!("reorder": a_share_of_candidates_overtakes));
+    all.extend(tests!("reorder":
+        a_share_of_candidates_overtakes,
+        correlated_overtakers_come_in_runs_and_keep_their_share,
+    ));
     all
 }
 
@@ -118,6 +122,25 @@ fn a_minute_is_held_and_gone_after_recovery() -> Result<Done> {
     Ok(Done::Kept)
 }
 
+fn what_is_held_for_a_minute_arrives_then() -> Result<Done> {
+    with_fault(&Manifest::delay("60s"), |net, _| {
+        let shape = Probe::of(10, Duration::from_millis(5)).patient(Duration::from_secs(62));
+        // Both families wait for the same minute.
+        let outcomes = std::thread::scope(|scope| {
+            let shape = &shape;
+            let waiting = FAMILIES.map(|f| scope.spawn(move || probe(net, f, shape)));
+            waiting.map(|thread| thread.join().map_err(|_| anyhow!("a probe panicked")))
+        });
+        for outcome in outcomes {
+            let outcome = outcome??;
+            ensure_delay(&outcome, 60_000.0)?;
+            is_complete(&outcome)?;
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
 /// Only what leaves the target is delayed: a round trip costs one delay.
 fn answers_are_not_delayed_a_second_time() -> Result<Done> {
     with_fault(&Manifest::delay("40ms"), |net, _| {
@@ -169,22 +192,26 @@ fn jittery(latency: &str, jitter: &str, correlation: &str) -> Manifest {
 }
 
 /// Delays of packets that are too far apart to wait for each other.
-fn delays(manifest: &Manifest, count: usize, every: Duration) -> Result<Vec<f64>> {
-    let mut delays = Vec::new();
+fn delays(manifest: &Manifest, check: impl Fn(&[f64]) -> Result<()>) -> Result<Done> {
     with_fault(manifest, |net, _| {
-        let shape =
-            Probe { pinned: true, ..Probe::of(count, every) }.patient(Duration::from_millis(200));
-        let outcome = probe(net, Family::V4, &shape)?;
-        ensure!(outcome.lost() == 0 && outcome.duplicates() == 0, "{}", outcome.describe());
-        delays = outcome.arrived();
+        for family in FAMILIES {
+            let shape = Probe { pinned: true, ..Probe::of(1000, Duration::from_millis(3)) }
+                .patient(Duration::from_millis(200));
+            let outcome = probe(net, family, &shape)?;
+            ensure!(outcome.lost() == 0 && outcome.duplicates() == 0, "{}", outcome.describe());
+            check(&outcome.arrived()).with_context(|| format!("{family:?}"))?;
+        }
         Ok(())
     })?;
-    Ok(delays)
+    Ok(Done::Kept)
 }
 
 fn jitter_is_uniform_around_the_latency() -> Result<Done> {
-    let delays = delays(&jittery("30ms", "20ms", "0"), 1000, Duration::from_millis(3))?;
-    let (mean, sd) = (mean(&delays), deviation(&delays));
+    delays(&jittery("30ms", "20ms", "0"), is_uniform)
+}
+
+fn is_uniform(delays: &[f64]) -> Result<()> {
+    let (mean, sd) = (mean(delays), deviation(delays));
     let least = delays.iter().copied().fold(f64::MAX, f64::min);
     let late = delays.iter().filter(|d| **d > 53.0).count();
     // A uniform distribution of half-width 20 has a deviation of 20/√3 = 11.55; the mean of 1000
@@ -201,23 +228,21 @@ fn jitter_is_uniform_around_the_latency() -> Result<Done> {
             "{inside} of 1000 delays lie between {low} and {high} ms, a quarter should"
         );
     }
-    Ok(Done::Kept)
+    Ok(())
 }
 
 fn correlated_jitter_resembles_the_last_one() -> Result<Done> {
-    let manifest = jittery("30ms", "20ms", "60");
-    let delays = delays(&manifest, 1000, Duration::from_millis(3))?;
-    let (mean, r) = (mean(&delays), lag1(&delays));
-    ensure!((0.45..0.72).contains(&r), "lag-1 autocorrelation {r:.3} and not 0.6");
-    ensure!((27.0..34.0).contains(&mean), "mean {mean:.2} ms and not 30");
-    Ok(Done::Kept)
+    delays(&jittery("30ms", "20ms", "60"), |delays| {
+        let (mean, r) = (mean(delays), lag1(delays));
+        ensure!((0.45..0.72).contains(&r), "lag-1 autocorrelation {r:.3} and not 0.6");
+        ensure!((27.0..34.0).contains(&mean), "mean {mean:.2} ms and not 30");
+        Ok(())
+    })
 }
 
-fn reordering(share: &str, gap: u32) -> Manifest {
-    Manifest::new("delay").with(
-        "delay",
-        json!({"latency": "30ms", "reorder": {"reorder": share, "gap": gap, "correlation": "0"}}),
-    )
+fn reordering(share: &str, gap: u32, correlation: &str) -> Manifest {
+    let reorder = json!({"reorder": share, "gap": gap, "correlation": correlation});
+    Manifest::new("delay").with("delay", json!({"latency": "30ms", "reorder": reorder}))
 }
 
 /// Packets that left at once, of those that arrived.
@@ -229,33 +254,56 @@ fn overtakers(outcome: &Outcome) -> Vec<usize> {
 
 /// As netem: with gap 5 and 100 % four packets are delayed and the fifth leaves at once.
 fn every_gap_th_packet_overtakes() -> Result<Done> {
-    let summary = with_fault(&reordering("100", 5), |net, _| {
-        let shape = Probe { pinned: true, ..Probe::of(200, Duration::from_millis(4)) };
-        let outcome = probe(net, Family::V4, &shape)?;
-        ensure!(outcome.lost() == 0 && outcome.duplicates() == 0, "{}", outcome.describe());
-        let early = overtakers(&outcome);
-        ensure!(
-            (38..=41).contains(&early.len()),
-            "{} of 200 overtook, every fifth should",
-            early.len()
-        );
-        let steps: Vec<usize> = early.windows(2).map(|w| w[1] - w[0]).collect();
-        let fives = steps.iter().filter(|step| **step == 5).count();
-        ensure!(fives + 4 >= steps.len(), "overtakers are not five apart: {steps:?}");
-        ensure!(outcome.reordered > 0, "nothing was reordered: {}", outcome.describe());
+    let summary = with_fault(&reordering("100", 5, "0"), |net, _| {
+        for family in FAMILIES {
+            let shape = Probe { pinned: true, ..Probe::of(200, Duration::from_millis(4)) };
+            let outcome = probe(net, family, &shape)?;
+            ensure!(outcome.lost() == 0 && outcome.duplicates() == 0, "{}", outcome.describe());
+            let early = overtakers(&outcome);
+            ensure!(
+                (38..=41).contains(&early.len()),
+                "{} of 200 overtook, every fifth should ({family:?})",
+                early.len()
+            );
+            let steps: Vec<usize> = early.windows(2).map(|w| w[1] - w[0]).collect();
+            let fives = steps.iter().filter(|step| **step == 5).count();
+            ensure!(fives + 4 >= steps.len(), "overtakers are not five apart: {steps:?}");
+            ensure!(outcome.reordered > 0, "nothing was reordered: {}", outcome.describe());
+        }
         Ok(())
     })?;
-    ensure!(summary.total("reordered") >= 38, "{}", summary.json());
+    ensure!(summary.total("reordered") >= 76, "{}", summary.json());
     Ok(Done::Kept)
 }
 
 fn a_share_of_candidates_overtakes() -> Result<Done> {
-    with_fault(&reordering("25", 1), |net, _| {
+    with_fault(&reordering("25", 1, "0"), |net, _| {
         for family in FAMILIES {
             let outcome = probe(net, family, &Probe::of(800, Duration::from_millis(4)))?;
             ensure!(outcome.lost() == 0, "{}", outcome.describe());
             let early = overtakers(&outcome).len() as u64;
             ensure!(is_likely(early, 800, 0.25), "{early} of 800 overtook, a quarter should");
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn correlated_overtakers_come_in_runs_and_keep_their_share() -> Result<Done> {
+    with_fault(&reordering("50", 1, "60"), |net, _| {
+        for family in FAMILIES {
+            let count = 1500;
+            let shape = Probe { pinned: true, ..Probe::of(count, Duration::from_millis(2)) };
+            let outcome = probe(net, family, &shape)?;
+            ensure!(outcome.lost() == 0, "{}", outcome.describe());
+            let mut early = vec![0.0; count];
+            overtakers(&outcome).into_iter().for_each(|number| early[number] = 1.0);
+            let (r, hits) = (lag1(&early), early.iter().sum::<f64>() as u64);
+            ensure!((0.5..0.7).contains(&r), "lag-1 autocorrelation {r:.3} and not 0.6");
+            ensure!(
+                is_likely_with_memory(hits, count as u64, 0.5, 0.6),
+                "{hits} of {count} overtook, half should ({family:?})"
+            );
         }
         Ok(())
     })?;

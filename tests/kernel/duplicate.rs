@@ -5,7 +5,7 @@ use kfault_tests::manifest::Manifest;
 use kfault_tests::net::FAMILIES;
 use kfault_tests::probe::tcp::{PORT, Server, Service, throughput};
 use kfault_tests::probe::udp::Probe;
-use kfault_tests::stats::is_likely;
+use kfault_tests::stats::{is_likely, is_likely_with_memory, lag1};
 use serde_json::json;
 
 use crate::faulty::{probe, with_fault};
@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Test> {
     all.extend(tests!("duplicate":
         everything_arrives_twice_at_hundred_percent,
         delayed_copies_arrive_with_their_delay,
+        correlated_copies_come_in_runs_and_keep_their_share,
         tcp_survives_copies,
     ));
     all
@@ -75,6 +76,27 @@ fn delayed_copies_arrive_with_their_delay() -> Result<Done> {
             ensure!(
                 outcome.lost() == 0 && outcome.duplicates() == 200 && outcome.delay(0.0) >= 50.0,
                 "{}",
+                outcome.describe()
+            );
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn correlated_copies_come_in_runs_and_keep_their_share() -> Result<Done> {
+    let block = json!({"duplicate": "20", "correlation": "50"});
+    with_fault(&Manifest::new("duplicate").with("duplicate", block), |net, _| {
+        for family in FAMILIES {
+            let shape = Probe { pinned: true, ..Probe::many(20_000) };
+            let outcome = probe(net, family, &shape)?;
+            let twice: Vec<f64> = outcome.copies.iter().map(|n| f64::from(*n > 1)).collect();
+            let r = lag1(&twice);
+            ensure!((0.44..0.56).contains(&r), "lag-1 autocorrelation {r:.3} and not 0.5");
+            ensure!(
+                outcome.lost() == 0
+                    && is_likely_with_memory(outcome.duplicates() as u64, 20_000, 0.2, 0.5),
+                "a fifth should arrive twice ({family:?}): {}",
                 outcome.describe()
             );
         }

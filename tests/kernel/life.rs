@@ -10,6 +10,7 @@ use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Net};
 use kfault_tests::probe::udp::{Outcome, Probe};
 use kfault_tests::snapshot::Snapshot;
+use kfault_tests::terminal::Terminal;
 use serde_json::json;
 
 use crate::faulty::{
@@ -32,6 +33,9 @@ pub fn tests() -> Vec<Test> {
         another_seed_gives_other_verdicts,
         counters_say_what_the_probe_saw,
         a_host_with_nothing_injected_has_nothing_attached,
+        a_terminal_shows_every_rule_while_it_acts,
+        warnings_are_said_when_a_manifest_runs,
+        a_manifest_that_does_nothing_says_so_and_ends_with_0,
     ));
     all
 }
@@ -222,5 +226,62 @@ fn a_host_with_nothing_injected_has_nothing_attached() -> Result<Done> {
         "programs or links have stayed: {counts:?} became {:?}",
         (bpf::programs(), bpf::links())
     );
+    Ok(Done::Kept)
+}
+
+/// The live view, on a terminal as people have one.
+fn a_terminal_shows_every_rule_while_it_acts() -> Result<Done> {
+    let net = Net::new()?;
+    let before = Snapshot::of(&net)?;
+    warm_up(&net)?;
+    let (delay, loss) = (Manifest::delay("30ms").write()?, Manifest::loss("25").write()?);
+    let target = net.client.ns.word();
+    let mut args = vec!["run", "--target", &target, "--duration", "60s"];
+    let files = [&delay, &loss].map(|file| file.path().display().to_string());
+    args.extend(files.iter().map(String::as_str));
+    let terminal = Terminal::start(&args)?;
+    let is_live = |screen: &str| {
+        let heads = ["RULE", "MATCHED", "INJECTED", "RATE/S", "LEFT"];
+        heads.iter().all(|head| screen.contains(head))
+            && ["delay 30ms", "lose 25% of the packets"].iter().all(|rule| screen.contains(rule))
+            && screen.contains("(100 %)")
+    };
+    let seen = wait_for(Duration::from_secs(30), || {
+        let _ = probe(&net, Family::V4, &Probe::of(20, Duration::from_millis(5)));
+        is_live(&terminal.screen())
+    });
+    ensure!(seen, "the live view is missing: {}", terminal.screen());
+    let (code, out) = terminal.interrupt()?;
+    ensure!(code == Some(130), "interrupted, kfault ended with {code:?}");
+    for word in ["declared 25 %", "declared 100 %", "matched"] {
+        ensure!(out.contains(word), "the last words lack {word:?}: {out}");
+    }
+    is_over(&net, &before, "after recovery")?;
+    Ok(Done::Kept)
+}
+
+fn warnings_are_said_when_a_manifest_runs() -> Result<Done> {
+    let net = Net::new()?;
+    let manifest = Manifest::loss("150");
+    let ended = on_client(&net, &manifest)?.dry().duration("1s").ends_with(0)?;
+    ensure!(
+        ended.errors.contains("warning: ") && ended.errors.contains("0 to 100"),
+        "the warning is missing: {}",
+        ended.errors
+    );
+    Ok(Done::Kept)
+}
+
+/// An action without its block.
+fn a_manifest_that_does_nothing_says_so_and_ends_with_0() -> Result<Done> {
+    let net = Net::new()?;
+    let before = Snapshot::of(&net)?;
+    let ended = on_client(&net, &Manifest::new("delay"))?.ends_with(0)?;
+    ensure!(
+        ended.errors.contains("warning: ") && ended.errors.contains("spec.delay"),
+        "the warning is missing: {}",
+        ended.errors
+    );
+    is_over(&net, &before, "after a run that did nothing")?;
     Ok(Done::Kept)
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use chaos_user::engine::Engine;
 use chaos_user::plan::diff::Point;
-use chaos_user::plan::{Device, Direction, Effects, Partition, Peers, Prefix, Rule};
+use chaos_user::plan::{
+    Chance, Corrupt, CorruptMode, Device, Direction, Effects, Partition, Peers, Prefix, Rule,
+};
 use kfault_tests::cgroup::Cgroup;
 use kfault_tests::net::DEVICE;
 use kfault_tests::ns::Ns;
@@ -288,11 +290,20 @@ fn many_peers(port: Option<u16>) -> Result<Peers> {
 
 fn an_unmatched_packet_is_never_altered() -> Result<Done> {
     let packets = broken();
-    for peers in [peers(None)?, peers(Some(PORT))?, many_peers(Some(PORT))?] {
-        let stage = Stage::set(loss(1.0), &peers)?;
-        stage.lets_through(&packets, packets.len() / 2)?;
-        stage.lets_through(&wellformed(false, PORT), 20)?;
-        drop(stage);
+    let always = Chance { share: 1.0, correlation: 0.0 };
+    let flips = Some(Corrupt { chance: always, mode: CorruptMode::Payload });
+    // Everything that would lose, change or answer a packet.
+    for effects in [
+        loss(1.0),
+        Effects { corrupt: flips, ..Effects::default() },
+        Effects { partition: Some(Partition::Reject), ..Effects::default() },
+    ] {
+        for peers in [peers(None)?, peers(Some(PORT))?, many_peers(Some(PORT))?] {
+            let stage = Stage::set(effects.clone(), &peers)?;
+            stage.lets_through(&packets, packets.len() / 2)?;
+            stage.lets_through(&wellformed(false, PORT), 20)?;
+            drop(stage);
+        }
     }
     Ok(Done::Kept)
 }

@@ -32,7 +32,10 @@ pub fn tests() -> Vec<Test> {
     all.extend(tests!("reject":
         an_open_connection_is_reset,
         rejected_datagrams_come_back_as_refused,
+        rejected_pings_are_answered_as_unreachable,
         arriving_connections_are_rejected_too,
+        an_open_connection_is_reset_by_what_arrives,
+        arriving_datagrams_are_rejected_too,
     ));
     all
 }
@@ -137,8 +140,13 @@ fn both_stops_everything_between_them() -> Result<Done> {
 }
 
 fn an_open_connection_stalls_and_goes_on() -> Result<Done> {
+    FAMILIES.into_iter().try_for_each(open_connection_stalls)?;
+    Ok(Done::Kept)
+}
+
+fn open_connection_stalls(family: Family) -> Result<()> {
     let net = Net::new()?;
-    let server = Server::start(&net.server.ns, net.server.v4.into(), PORT, Service::Echo)?;
+    let server = Server::start(&net.server.ns, net.server.ip(family), PORT, Service::Echo)?;
     let (mut client, _) =
         Client::connect(&net.client.ns, server.address(), Duration::from_secs(5))?;
     client.ask()?;
@@ -159,7 +167,7 @@ fn an_open_connection_stalls_and_goes_on() -> Result<Done> {
     })?;
     client.be_patient(Duration::from_secs(10))?;
     client.ask().context("the connection does not go on after recovery")?;
-    Ok(Done::Kept)
+    Ok(())
 }
 
 fn only_the_peer_is_cut_off() -> Result<Done> {
@@ -215,6 +223,63 @@ fn rejected_datagrams_come_back_as_refused() -> Result<Done> {
             let outcome = probe(net, family, &Probe::of(20, Duration::from_millis(2)))?;
             let refused = outcome.errors.get(&libc::ECONNREFUSED).copied().unwrap_or(0);
             // The answer to one packet is the error of the next call.
+            ensure!(
+                outcome.received() == 0 && refused >= 9,
+                "{family:?}: senders should get ECONNREFUSED: {}",
+                outcome.describe()
+            );
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn rejected_pings_are_answered_as_unreachable() -> Result<Done> {
+    with_fault(&rejecting(), |net, _| {
+        for family in FAMILIES {
+            let (every, wait) = (Duration::from_millis(2), Duration::from_millis(100));
+            let pings = ping(&net.client.ns, net.server.ip(family), 20, every, wait)?;
+            let refused = pings.told.iter().filter(|errno| **errno == libc::ECONNREFUSED).count();
+            ensure!(
+                pings.times.is_empty() && refused >= 9,
+                "{family:?}: {} pings answered, {refused} told, errors of send {:?}",
+                pings.times.len(),
+                pings.errors
+            );
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+/// The one who is connected to the target is told as well.
+fn an_open_connection_is_reset_by_what_arrives() -> Result<Done> {
+    for family in FAMILIES {
+        let net = Net::new()?;
+        let server = Server::start(&net.client.ns, net.client.ip(family), PORT, Service::Echo)?;
+        let (mut client, _) =
+            Client::connect(&net.server.ns, server.address(), Duration::from_secs(3))?;
+        client.ask()?;
+        with_run(&net, on_client(&net, &rejecting().with("direction", json!("from")))?, |_| {
+            let error = client.ask().err().context("a rejected connection was answered")?;
+            ensure!(
+                error.kind() == ErrorKind::ConnectionReset,
+                "{family:?}: {error}, and not \"reset\""
+            );
+            Ok(())
+        })?;
+    }
+    Ok(Done::Kept)
+}
+
+fn arriving_datagrams_are_rejected_too() -> Result<Done> {
+    let net = Net::new()?;
+    let run = on_client(&net, &rejecting().with("direction", json!("from")))?;
+    with_run(&net, run, |_| {
+        for family in FAMILIES {
+            let shape = Probe::of(20, Duration::from_millis(2));
+            let outcome = udp::run(&net.server.ns, &net.client.ns, net.client.ip(family), &shape)?;
+            let refused = outcome.errors.get(&libc::ECONNREFUSED).copied().unwrap_or(0);
             ensure!(
                 outcome.received() == 0 && refused >= 9,
                 "{family:?}: senders should get ECONNREFUSED: {}",

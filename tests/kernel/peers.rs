@@ -1,16 +1,18 @@
 //! Whom a fault concerns: addresses, prefixes, ports, names.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kfault_tests::clock::wait_for;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Net};
 use kfault_tests::probe::tcp::{Client, Server, Service};
 use kfault_tests::probe::udp::{self, Outcome, Probe};
+use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
-use crate::faulty::{unharmed, with_fault};
+use crate::faulty::{is_over, on_client, unharmed, warm_up, with_fault};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -23,6 +25,7 @@ pub fn tests() -> Vec<Test> {
         a_port_concerns_only_itself,
         a_longer_prefix_does_not_hide_a_shorter_one,
         a_name_concerns_all_of_its_addresses,
+        a_name_with_a_new_address_concerns_it_within_half_a_minute,
         ten_thousand_prefixes_concern_the_right_ones,
     ));
     all
@@ -153,22 +156,74 @@ fn a_name_concerns_all_of_its_addresses() -> Result<Done> {
     Ok(Done::Kept)
 }
 
+/// It moves from the server to the neighbour; nobody is told of it.
+fn a_name_with_a_new_address_concerns_it_within_half_a_minute() -> Result<Done> {
+    let names = HostsFile::with("10.77.2.2 moving.kft\nfd00:77:2::2 moving.kft\n")?;
+    let net = Net::new()?;
+    let before = Snapshot::of(&net)?;
+    warm_up(&net)?;
+    let kfault = on_client(&net, &delay().to(&["moving.kft"]))?.start()?;
+    for family in FAMILIES {
+        is_delayed(&send(&net, true, family, 7001)?, &format!("{family:?} to the name"))?;
+        unharmed("the neighbour", || send(&net, false, family, 7001))?;
+    }
+    names.write("10.77.3.2 moving.kft\nfd00:77:3::2 moving.kft\n")?;
+    let start = Instant::now();
+    let has_moved = wait_for(Duration::from_secs(40), || {
+        std::thread::sleep(Duration::from_millis(500));
+        send(&net, false, Family::V4, 7001).is_ok_and(|outcome| outcome.delay(0.5) >= LATENCY)
+    });
+    let took = start.elapsed();
+    ensure!(has_moved && took < Duration::from_secs(35), "after {took:?}: {has_moved}");
+    for family in FAMILIES {
+        is_delayed(&send(&net, false, family, 7001)?, &format!("{family:?} to the new one"))?;
+        unharmed("the former one", || send(&net, true, family, 7001))?;
+    }
+    // A name that has no address any more keeps its last ones, and that is said.
+    names.write("")?;
+    std::thread::sleep(Duration::from_secs(32));
+    for family in FAMILIES {
+        is_delayed(&send(&net, false, family, 7001)?, &format!("{family:?} to the last one"))?;
+    }
+    kfault.signal(libc::SIGINT)?;
+    let ended = kfault.end()?;
+    ensure!(
+        ended.status.code() == Some(130) && ended.errors.contains("moving.kft"),
+        "kfault ended with {}: {}",
+        ended.status,
+        ended.errors
+    );
+    is_over(&net, &before, "after recovery")?;
+    Ok(Done::Kept)
+}
+
 /// Another `/etc/hosts` for as long as this lives, in the mount namespace of the tests.
-pub struct HostsFile(#[expect(dead_code, reason = "it goes when dropped")] NamedTempFile);
+pub struct HostsFile {
+    file: NamedTempFile,
+    /// The host's own lines.
+    host: String,
+}
 
 impl HostsFile {
     /// With these lines behind the host's own.
     pub fn with(lines: &str) -> Result<Self> {
-        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let host = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         let file = NamedTempFile::new().context("make a hosts file")?;
-        std::fs::write(file.path(), format!("{hosts}\n{lines}")).context("write a hosts file")?;
-        let path = file.path().display().to_string();
+        let hosts = Self { file, host };
+        hosts.write(lines)?;
+        let path = hosts.file.path().display().to_string();
         if !std::path::Path::new("/etc/hosts").exists() {
             std::fs::create_dir_all("/etc").context("make /etc")?;
             std::fs::write("/etc/hosts", "").context("make /etc/hosts")?;
         }
         kfault_tests::ns::mount(Some(&path), "/etc/hosts", None, libc::MS_BIND)?;
-        Ok(Self(file))
+        Ok(hosts)
+    }
+
+    /// Other lines behind the host's own.
+    fn write(&self, lines: &str) -> Result<()> {
+        let Self { file, host } = self;
+        std::fs::write(file.path(), format!("{host}\n{lines}")).context("write a hosts file")
     }
 }
 

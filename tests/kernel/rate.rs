@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Net};
+use kfault_tests::ns::Ns;
 use kfault_tests::probe::tcp::{PORT, Server, Service, throughput};
-use kfault_tests::probe::udp::Probe;
+use kfault_tests::probe::udp::{Flooded, Probe, flood};
 use serde_json::json;
 
 use crate::faulty::{probe, with_fault};
-use crate::harness::{Done, Test, tests};
+use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
@@ -18,9 +19,14 @@ pub fn tests() -> Vec<Test> {
     all.extend(tests!("bandwidth":
         udp_gets_the_declared_bandwidth,
         a_burst_passes_at_once_and_the_rest_waits,
+        a_burst_passes_no_faster_than_the_peak_rate,
     ));
     all.extend(tests!("rate": tcp_gets_the_declared_rate).into_iter().map(Test::smoke));
-    all.extend(tests!("rate": udp_gets_the_declared_rate, a_packet_takes_its_time_on_the_link));
+    all.extend(tests!("rate":
+        udp_gets_the_declared_rate,
+        a_packet_takes_its_time_on_the_link,
+        a_sender_that_is_too_fast_is_held_back,
+    ));
     all
 }
 
@@ -126,6 +132,66 @@ fn a_burst_passes_at_once_and_the_rest_waits() -> Result<Done> {
         Ok(())
     })?;
     ensure!(summary.total("overlimit") > 0, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+/// The bucket would let all of them pass at once; one packet fits the peak's.
+fn a_burst_passes_no_faster_than_the_peak_rate() -> Result<Done> {
+    let block = json!({
+        "rate": "400kbit", "limit": 100_000, "buffer": 100_000,
+        "peakrate": 125_000, "minburst": 1_100,
+    });
+    with_fault(&Manifest::new("bandwidth").with("bandwidth", block), |net, _| {
+        for family in FAMILIES {
+            // 1042 and 1062 bytes with headers: 8.336 and 8.496 ms at 125 000 bytes per second.
+            let shape = Probe {
+                size: 1000,
+                burst: 20,
+                patience: Duration::from_secs(1),
+                ..Probe::of(20, Duration::from_millis(1))
+            };
+            let outcome = probe(net, family, &shape)?;
+            let span = outcome.span().as_secs_f64() * 1e3;
+            ensure!(
+                outcome.lost() == 0 && (150.0..175.0).contains(&span),
+                "{family:?}: 20 packets should take 158 ms, they took {span:.1}: {}",
+                outcome.describe()
+            );
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+/// Packets that wait belong to their socket, whose buffer fills: `send` waits, nothing is lost.
+fn a_sender_that_is_too_fast_is_held_back() -> Result<Done> {
+    let no_fq = Proof::by_trying(
+        "no fq queue on this kernel, and the delay line frees a packet's socket",
+        || {
+            let ns = Ns::new("scratch")?;
+            ns.tc("qdisc add dev lo root fq").map(drop)
+        },
+    );
+    if let Some(proof) = no_fq {
+        return Ok(Done::Cannot(proof));
+    }
+    let summary = with_fault(&rate("8mbit"), |net, _| {
+        for family in FAMILIES {
+            let time = Duration::from_secs(2);
+            let Flooded { sent, received, bytes } =
+                flood(&net.client.ns, &net.server.ns, net.server.ip(family), time)?;
+            let headers = if family == Family::V4 { 42 } else { 62 };
+            let wire = sent as f64 * (bytes + headers) as f64;
+            // A rate for the time, and what a default send buffer holds.
+            let most = 1e6 * time.as_secs_f64() + 300e3;
+            ensure!(
+                received == sent && wire < most && wire > most / 2.0,
+                "{family:?}: {sent} packets were sent in {time:?} and {received} arrived"
+            );
+        }
+        Ok(())
+    })?;
+    ensure!(summary.total("overlimit") == 0, "{}", summary.json());
     Ok(Done::Kept)
 }
 

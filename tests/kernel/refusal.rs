@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         a_kind_that_kfault_does_not_know_is_refused_and_not_skipped,
         a_cgroup_with_a_protected_process_is_refused_by_its_name,
         one_missing_target_refuses_the_others_too,
+        what_the_kernel_side_cannot_hold_ends_with_1_and_leaves_nothing,
     ));
     all
 }
@@ -132,5 +133,23 @@ fn one_missing_target_refuses_the_others_too() -> Result<Done> {
     let near = net.near.ns.word();
     let run = on_client(&net, &Manifest::loss("100"))?.target("pid:999999999").target(&near);
     refused(&net, run, 2, &["pid:999999999"])?;
+    Ok(Done::Kept)
+}
+
+/// Exit 1: it was tried, and undone. Seventeen rules on one hook point.
+fn what_the_kernel_side_cannot_hold_ends_with_1_and_leaves_nothing() -> Result<Done> {
+    let net = Net::new()?;
+    let mut run = on_client(&net, &Manifest::loss("1").named("first"))?;
+    for number in 2..=17 {
+        run = run.and(&Manifest::loss("1").named(&format!("number-{number}")))?;
+    }
+    let ended = refused(&net, run, 1, &["17", "16"])?;
+    let failed = ended.events.iter().find(|event| event["event"] == "failed");
+    ensure!(
+        failed.is_some_and(|event| event["exit"] == 1 && event["error"].is_string()),
+        "no event says so: {:?}",
+        ended.events
+    );
+    ensure!(ended.summary()?.json()["exit"] == 1, "{}", ended.summary()?.json());
     Ok(Done::Kept)
 }

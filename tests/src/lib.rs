@@ -15,3 +15,5 @@ pub mod ns;
 pub mod probe;
 pub mod snapshot;
 pub mod stats;
+pub mod terminal;
+pub mod tunnel;

@@ -1,8 +1,9 @@
 //! A device that the engine works on: its namespace kept open, its facts, its queue.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 
 use super::bpf::{self, Kind};
@@ -10,7 +11,7 @@ use super::error::EngineError;
 use super::journal;
 use super::line::{self, Line, Lines};
 use super::netlink::{OUR_QUEUE, Qdisc, Rtnl};
-use super::netns::enter_and_run;
+use super::netns::{enter, enter_and_run, run_apart};
 use crate::plan::{Device, Direction};
 use netlink_packet_route::tc::TcHandle;
 
@@ -107,14 +108,6 @@ impl Open {
                 _ => EngineError::os(doing(), e),
             }
         })
-    }
-
-    /// False when the namespace's file or the device has gone or been replaced.
-    #[must_use]
-    pub fn alive(&self) -> bool {
-        let same = std::fs::metadata(&self.name.netns).is_ok_and(|m| m.st_ino() == self.name.inode);
-        same && enter_and_run(&self.namespace, || facts(&self.name.name))
-            .is_ok_and(|facts| facts.is_ok_and(|facts| facts.ifindex == self.ifindex))
     }
 
     /// Attaches an entry program at the head of the device's chain.
@@ -222,7 +215,8 @@ impl Open {
                 none.insert(Lines::start().map_err(|e| EngineError::os("start the delay line", e))?)
             }
         };
-        Ok(Queue::Line { line: lines.add(tap), ifindex, slot, _back: (entry, attached) })
+        let line = lines.add(tap, self.link_header == 0);
+        Ok(Queue::Line { line, ifindex, slot, _back: (entry, attached) })
     }
 
     /// Takes the queue away again, and whatever it still holds with it.
@@ -251,6 +245,35 @@ impl Open {
                 }),
         }
     }
+}
+
+/// Those devices whose namespace's file and who themselves have neither gone nor been replaced. One
+/// thread looks into all namespaces, once a second.
+pub fn present<'a>(devices: impl Iterator<Item = &'a Open>) -> BTreeSet<&'a Device> {
+    let devices: Vec<&Open> = devices.collect();
+    let look = || {
+        let mut there = BTreeSet::new();
+        let mut inside: Option<(&Open, OwnedFd)> = None;
+        for open in devices {
+            let Open { name, namespace, ifindex, .. } = open;
+            let same = std::fs::metadata(&name.netns).is_ok_and(|m| m.st_ino() == name.inode);
+            if !same {
+                continue;
+            }
+            let socket = match &inside {
+                Some((other, socket)) if other.name.inode == name.inode => socket,
+                _ => {
+                    let Ok(socket) = enter(namespace).and_then(|()| socket()) else { continue };
+                    &inside.insert((open, socket)).1
+                }
+            };
+            if index(socket, &name.name).is_ok_and(|index| index == *ifindex) {
+                there.insert(name);
+            }
+        }
+        there
+    };
+    run_apart(look).unwrap_or_default()
 }
 
 /// `note` is called before a `clsact` is made.
@@ -339,29 +362,40 @@ pub struct Facts {
 /// # Errors
 /// ENODEV when there is none of that name.
 pub fn facts(name: &str) -> io::Result<Facts> {
-    let mut request = [0u8; 40];
-    if name.is_empty() || name.len() > 15 {
-        return Err(io::Error::from_raw_os_error(libc::ENODEV));
-    }
-    request[..name.len()].copy_from_slice(name.as_bytes());
-    // SAFETY: plain call; the descriptor is closed below by its owner.
+    let socket = socket()?;
+    let kind = ask(&socket, name, libc::SIOCGIFHWADDR as libc::c_ulong)?;
+    let kind = u16::from_ne_bytes([kind[0], kind[1]]);
+    let ifindex = index(&socket, name)?;
+    // Loopback frames carry an Ethernet header too.
+    let link_header = if matches!(kind, ARPHRD_ETHER | ARPHRD_LOOPBACK) { 14 } else { 0 };
+    Ok(Facts { ifindex, link_header, is_loopback: kind == ARPHRD_LOOPBACK })
+}
+
+/// A socket of the calling thread's namespace, to ask about its devices.
+fn socket() -> io::Result<OwnedFd> {
+    // SAFETY: plain call.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has just returned it to us alone.
-    let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-    let mut ask = |code: libc::c_ulong| -> io::Result<[u8; 4]> {
-        // SAFETY: a `struct ifreq` of 40 bytes.
-        if unsafe { libc::ioctl(socket.as_raw_fd(), code, request.as_mut_ptr()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok([request[16], request[17], request[18], request[19]])
-    };
-    let kind = ask(libc::SIOCGIFHWADDR as libc::c_ulong)?;
-    let kind = u16::from_ne_bytes([kind[0], kind[1]]);
-    let ifindex = u32::from_ne_bytes(ask(libc::SIOCGIFINDEX as libc::c_ulong)?);
-    // Loopback frames carry an Ethernet header too.
-    let link_header = if matches!(kind, ARPHRD_ETHER | ARPHRD_LOOPBACK) { 14 } else { 0 };
-    Ok(Facts { ifindex, link_header, is_loopback: kind == ARPHRD_LOOPBACK })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn index(socket: &OwnedFd, name: &str) -> io::Result<u32> {
+    ask(socket, name, libc::SIOCGIFINDEX as libc::c_ulong).map(u32::from_ne_bytes)
+}
+
+/// The first bytes of what a `SIOCGIF…` call answers.
+fn ask(socket: &OwnedFd, name: &str, code: libc::c_ulong) -> io::Result<[u8; 4]> {
+    let mut request = [0u8; 40];
+    if name.is_empty() || name.len() > 15 {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    request[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: a `struct ifreq` of 40 bytes.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), code, request.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok([request[16], request[17], request[18], request[19]])
 }

@@ -108,14 +108,15 @@ impl Kernel for Fake {
         self.held.get()
     }
 
-    fn alive(&self, point: &Point) -> bool {
-        let is_gone = match point {
+    fn vanished(&self, points: &BTreeSet<Point>) -> BTreeSet<Point> {
+        let is_gone = |point: &&Point| match point {
             Point::Device { device, .. } | Point::Member { device, .. } => {
                 self.vanished.contains(device)
             }
             Point::Cgroup { .. } => false,
         };
-        !is_gone && self.state.hooks.contains_key(point)
+        let is_there = |point: &&Point| self.state.hooks.contains_key(*point);
+        points.iter().filter(|point| is_gone(point) || !is_there(point)).cloned().collect()
     }
 
     fn now(&self) -> u64 {

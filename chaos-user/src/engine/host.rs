@@ -12,7 +12,7 @@ use chaos_abi::rule::Rule;
 use chaos_abi::target::{CgroupKey, Slot, flag};
 
 use super::bpf::{self, Kind};
-use super::device::{Attached, Open, Queue};
+use super::device::{Attached, Open, Queue, present};
 use super::error::EngineError;
 use super::kernel::{Kernel, Path};
 use super::line::{Lines, monotonic_ns};
@@ -308,18 +308,19 @@ impl Kernel for Host {
         self.devices.get(device).map_or(0, Open::held)
     }
 
-    fn alive(&self, point: &Point) -> bool {
-        match point {
-            Point::Device { device, .. } => self.devices.get(device).is_some_and(Open::alive),
+    fn vanished(&self, points: &BTreeSet<Point>) -> BTreeSet<Point> {
+        let there = present(self.devices.values());
+        let is_there = |point: &Point| match point {
+            Point::Device { device, .. } => there.contains(device),
             Point::Member { device, cgroup } => {
-                self.devices.get(device).is_some_and(Open::alive)
-                    && self.cgroup_directory(cgroup).is_ok()
+                there.contains(device) && self.cgroup_directory(cgroup).is_ok()
             }
             Point::Cgroup { .. } => match self.hooks.get(point) {
                 Some(Hook::Cgroup { directory, .. }) => directory.exists(),
                 _ => false,
             },
-        }
+        };
+        points.iter().filter(|point| !is_there(point)).cloned().collect()
     }
 
     fn now(&self) -> u64 {

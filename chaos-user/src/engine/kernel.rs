@@ -1,5 +1,7 @@
 //! The boundary between plans and effects.
 
+use std::collections::BTreeSet;
+
 use chaos_abi::counter::Counters;
 
 use super::error::EngineError;
@@ -56,8 +58,8 @@ pub trait Kernel {
     /// How many packets the device's queue or line still holds; 0 when it is gone.
     fn held(&self, device: &Device) -> u64;
 
-    /// False when the device, namespace or cgroup behind a point has vanished.
-    fn alive(&self, point: &Point) -> bool;
+    /// Those of these points whose device, namespace or cgroup has vanished.
+    fn vanished(&self, points: &BTreeSet<Point>) -> BTreeSet<Point>;
 
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     fn now(&self) -> u64;

@@ -5,6 +5,10 @@
 //! device in the same namespace. One thread holds the frames of all lines and writes each back
 //! at its time; the TAP's ingress program sends it out of the device it came from.
 //!
+//! A TAP device carries Ethernet frames. Packets of a device without a link-layer header (a tunnel)
+//! go back behind an Ethernet header of ours, which the kernel takes off again when it redirects
+//! them to such a device.
+//!
 //! Frames that are overdue by more than [`OVERDUE_NS`] (the process was stopped, say) are thrown
 //! away: a late burst would be a fault that nobody declared.
 
@@ -26,6 +30,7 @@ const MEMORY: usize = 256 << 20;
 /// `struct virtio_net_hdr`.
 const VNET: usize = 10;
 const HEADER: usize = LINE_HEADER as usize;
+const ETHERNET: usize = 14;
 /// A 64 KiB segmentation-offload frame, its link header, ours and virtio's.
 const LARGEST: usize = 65_536 + 64 + HEADER + VNET;
 
@@ -43,8 +48,16 @@ pub struct LineStats {
 }
 
 enum Message {
-    Add(u64, File, Arc<LineStats>),
+    Add(u64, Held),
     Remove(u64),
+}
+
+/// The thread's end of a line.
+struct Held {
+    tap: File,
+    stats: Arc<LineStats>,
+    /// Its packets have no link-layer header.
+    is_bare: bool,
 }
 
 /// One line; dropping it removes its TAP device.
@@ -120,12 +133,13 @@ impl Lines {
         Ok(Self { control, next: 1 })
     }
 
-    /// Takes over a TAP made by [`tap`].
-    pub fn add(&mut self, tap: File) -> Line {
+    /// Takes over a TAP made by [`tap`]. `is_bare`: for packets without a link-layer header.
+    pub fn add(&mut self, tap: File, is_bare: bool) -> Line {
         let id = self.next;
         self.next += 1;
         let stats = Arc::new(LineStats::default());
-        self.control.send(Message::Add(id, tap, Arc::clone(&stats)));
+        let held = Held { tap, stats: Arc::clone(&stats), is_bare };
+        self.control.send(Message::Add(id, held));
         Line { id, control: Arc::clone(&self.control), stats }
     }
 }
@@ -182,7 +196,7 @@ struct Worker {
     wake: OwnedFd,
     epoll: OwnedFd,
     timer: OwnedFd,
-    lines: BTreeMap<u64, (File, Arc<LineStats>)>,
+    lines: BTreeMap<u64, Held>,
     waiting: BinaryHeap<Waiting>,
     spare: Vec<Vec<u8>>,
     bytes: usize,
@@ -257,9 +271,9 @@ impl Worker {
         drain(self.wake.as_raw_fd());
         loop {
             match self.receiver.try_recv() {
-                Ok(Message::Add(id, tap, stats)) => {
-                    if self.watch(tap.as_raw_fd(), id).is_ok() {
-                        self.lines.insert(id, (tap, stats));
+                Ok(Message::Add(id, held)) => {
+                    if self.watch(held.tap.as_raw_fd(), id).is_ok() {
+                        self.lines.insert(id, held);
                     }
                 }
                 // Closing the file removes the device; its frames find no line and are dropped.
@@ -273,9 +287,13 @@ impl Worker {
     fn read(&mut self, id: u64, buffer: &mut [u8]) {
         // A bounded burst, so that frames that are due are not kept waiting by those that come.
         for _ in 0..64 {
-            let Some((tap, stats)) = self.lines.get_mut(&id) else { return };
+            let Some(Held { tap, stats, is_bare }) = self.lines.get_mut(&id) else { return };
             let Ok(length) = tap.read(buffer) else { return };
-            let Some((departure, fixed)) = unwrap_frame(&buffer[..length]) else { continue };
+            let Some(Unwrapped { departure, vnet, ethernet, packet }) =
+                unwrap_frame(&buffer[..length], *is_bare)
+            else {
+                continue;
+            };
             if self.bytes + length > MEMORY {
                 stats.dropped.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -283,8 +301,9 @@ impl Worker {
             stats.held.fetch_add(1, Ordering::Relaxed);
             let mut frame = self.spare.pop().unwrap_or_default();
             frame.clear();
-            frame.extend_from_slice(&fixed);
-            frame.extend_from_slice(&buffer[VNET + HEADER..length]);
+            frame.extend_from_slice(&vnet);
+            frame.extend_from_slice(ethernet);
+            frame.extend_from_slice(packet);
             self.bytes += frame.len();
             self.order += 1;
             self.waiting.push(Reverse((departure, self.order, id, frame)));
@@ -300,7 +319,7 @@ impl Worker {
             }
             let Some(Reverse((departure, _, id, frame))) = self.waiting.pop() else { return };
             self.bytes -= frame.len();
-            if let Some((tap, stats)) = self.lines.get_mut(&id) {
+            if let Some(Held { tap, stats, .. }) = self.lines.get_mut(&id) {
                 stats.held.fetch_sub(1, Ordering::Relaxed);
                 if now - departure > OVERDUE_NS || tap.write(&frame).is_err() {
                     stats.dropped.fetch_add(1, Ordering::Relaxed);
@@ -339,22 +358,42 @@ fn drain(fd: RawFd) {
     unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
 }
 
-/// Departure time and the virtio header of the frame without our header, or `None` for a frame
-/// that carries none (the device's own chatter).
-fn unwrap_frame(bytes: &[u8]) -> Option<(u64, [u8; VNET])> {
+/// A frame without our header.
+struct Unwrapped<'a> {
+    departure: u64,
+    vnet: [u8; VNET],
+    /// The Ethernet header that a bare packet gets.
+    ethernet: &'static [u8],
+    packet: &'a [u8],
+}
+
+/// Ethernet headers without addresses.
+const IPV4: [u8; ETHERNET] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x08, 0x00];
+const IPV6: [u8; ETHERNET] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x86, 0xdd];
+
+/// The frame behind our header, or `None` where there is no such header (the device's own
+/// chatter).
+fn unwrap_frame(bytes: &[u8], is_bare: bool) -> Option<Unwrapped<'_>> {
     let header = bytes.get(VNET..VNET + HEADER)?;
     if header[..4] != MAGIC.to_ne_bytes() {
         return None;
     }
     let departure = u64::from_ne_bytes(header[8..16].try_into().ok()?);
     let mut vnet: [u8; VNET] = bytes[..VNET].try_into().ok()?;
-    // `hdr_len` (2..4) and `csum_start` (6..8) count from the start of the frame.
+    let packet = &bytes[VNET + HEADER..];
+    let ethernet: &[u8] = match packet.first() {
+        _ if !is_bare => &[],
+        Some(first) if first >> 4 == 6 => &IPV6,
+        _ => &IPV4,
+    };
+    // `hdr_len` (2..4) and `csum_start` (6..8) count from the start of the frame; without a
+    // checksum to fill in, the latter is 0 and stays so.
     for at in [2, 6] {
         let value = u16::from_ne_bytes([vnet[at], vnet[at + 1]]);
-        let less = value.saturating_sub(HEADER as u16).to_ne_bytes();
-        vnet[at..at + 2].copy_from_slice(&less);
+        let moved = value.checked_sub(HEADER as u16).map_or(0, |less| less + ethernet.len() as u16);
+        vnet[at..at + 2].copy_from_slice(&moved.to_ne_bytes());
     }
-    Some((departure, vnet))
+    Some(Unwrapped { departure, vnet, ethernet, packet })
 }
 
 #[cfg(test)]
@@ -363,8 +402,8 @@ mod tests {
 
     #[test]
     fn a_frame_without_our_mark_is_not_ours() {
-        assert!(unwrap_frame(&[0; 64]).is_none());
-        assert!(unwrap_frame(&[0; 4]).is_none());
+        assert!(unwrap_frame(&[0; 64], false).is_none());
+        assert!(unwrap_frame(&[0; 4], false).is_none());
     }
 
     #[test]
@@ -374,9 +413,25 @@ mod tests {
         bytes[6..8].copy_from_slice(&50u16.to_ne_bytes());
         bytes[10..14].copy_from_slice(&MAGIC.to_ne_bytes());
         bytes[18..26].copy_from_slice(&7u64.to_ne_bytes());
-        let Some((departure, vnet)) = unwrap_frame(&bytes) else { panic!("ours") };
-        assert_eq!(departure, 7);
-        assert_eq!(vnet[2..4], 66u16.to_ne_bytes());
-        assert_eq!(vnet[6..8], 34u16.to_ne_bytes());
+        let Some(frame) = unwrap_frame(&bytes, false) else { panic!("ours") };
+        assert_eq!((frame.departure, frame.packet.len()), (7, 64 - VNET - HEADER));
+        assert_eq!(frame.vnet[2..4], 66u16.to_ne_bytes());
+        assert_eq!(frame.vnet[6..8], 34u16.to_ne_bytes());
+        assert!(frame.ethernet.is_empty());
+    }
+
+    #[test]
+    fn a_packet_without_a_link_header_goes_back_behind_one() {
+        let mut bytes = [0u8; 64];
+        bytes[6..8].copy_from_slice(&36u16.to_ne_bytes());
+        bytes[10..14].copy_from_slice(&MAGIC.to_ne_bytes());
+        for (version, kind) in [(0x45, [0x08, 0x00]), (0x60, [0x86, 0xdd])] {
+            bytes[VNET + HEADER] = version;
+            let Some(frame) = unwrap_frame(&bytes, true) else { panic!("ours") };
+            assert_eq!(frame.ethernet[12..], kind);
+            // The transport header lies 20 bytes into the packet.
+            assert_eq!(frame.vnet[6..8], 34u16.to_ne_bytes());
+            assert_eq!(frame.vnet[2..4], [0, 0]);
+        }
     }
 }

@@ -32,7 +32,7 @@ pub use executor::{Observer, Stage, fault_points, set_fault_point_observer};
 pub use object::ProgramReport;
 pub use report::{load_report, test_run};
 
-use crate::plan::diff::{Action, Arms, Installed, Point, diff};
+use crate::plan::diff::{Action, Arms, Installed, Point, diff, own_point};
 use crate::plan::{Device, Peers, Plan, peers};
 use host::Host;
 use kernel::Kernel;
@@ -231,26 +231,15 @@ impl<K: Kernel> Engine<K> {
     /// When a map cannot be read.
     pub fn report(&self) -> Result<Vec<RuleReport>, EngineError> {
         let mut reports = Vec::new();
+        let gone = self.kernel.vanished(&self.points());
         for (id, (index, _, rule)) in &self.installed.rules {
-            let point = self.installed.points.keys().find(|p| match p {
-                Point::Device { device, direction } => {
-                    rule.hook.cgroup.is_none()
-                        && *device == rule.hook.device
-                        && *direction == rule.hook.direction
-                }
-                Point::Member { device, cgroup } => {
-                    *device == rule.hook.device && rule.hook.cgroup.as_ref() == Some(cgroup)
-                }
-                Point::Cgroup { cgroup, direction } => {
-                    rule.hook.cgroup.as_ref() == Some(cgroup) && *direction == rule.hook.direction
-                }
-            });
+            let point = own_point(rule).filter(|p| self.installed.points.contains_key(p));
             let held = rule.effects.takes_time();
             reports.push(RuleReport {
                 id: id.clone(),
                 counters: self.kernel.counters(*index)?,
                 path: if held { self.kernel.path(&rule.hook.device).as_str() } else { "direct" },
-                alive: point.is_some_and(|p| self.kernel.alive(p)),
+                alive: point.is_some_and(|p| !gone.contains(&p)),
             });
         }
         Ok(reports)
@@ -262,15 +251,17 @@ impl<K: Kernel> Engine<K> {
     /// # Errors
     /// The first failure, after all have been tried.
     pub fn disarm(&mut self) -> Result<(), EngineError> {
-        let all: BTreeSet<Point> = self.installed.points.keys().cloned().collect();
-        self.disarm_these(&all)
+        self.disarm_these(&self.points())
+    }
+
+    fn points(&self) -> BTreeSet<Point> {
+        self.installed.points.keys().cloned().collect()
     }
 
     /// Disarms the points whose target has vanished, and says which they are. A namespace can
     /// outlive its name, or the process that it was found by, with others' sockets in it.
     fn end_vanished(&mut self) -> Result<BTreeSet<Point>, EngineError> {
-        let points = self.installed.points.keys();
-        let gone = points.filter(|point| !self.kernel.alive(point)).cloned().collect();
+        let gone = self.kernel.vanished(&self.points());
         self.disarm_these(&gone)?;
         Ok(gone)
     }

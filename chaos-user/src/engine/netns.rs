@@ -27,19 +27,33 @@ pub fn within<T: Send>(file: &Path, f: impl FnOnce() -> T + Send) -> Result<T, E
 /// # Errors
 /// What `setns` says.
 pub fn enter_and_run<T: Send>(handle: &File, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    run_apart(|| enter(handle).map(|()| f()))?
+}
+
+/// Runs `f` in a thread of its own, where it may [`enter`] namespaces.
+///
+/// # Errors
+/// When there can be no thread.
+pub fn run_apart<T: Send>(f: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new()
             .name("kfault-netns".into())
             .stack_size(256 * 1024)
-            .spawn_scoped(scope, || {
-                // SAFETY: a valid descriptor; the thread ends after `f`.
-                if unsafe { libc::setns(handle.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(f())
-            })?;
-        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .spawn_scoped(scope, f)?;
+        Ok(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+/// Moves the calling thread, which must be one of [`run_apart`].
+///
+/// # Errors
+/// What `setns` says.
+pub fn enter(handle: &File) -> io::Result<()> {
+    // SAFETY: a valid descriptor.
+    if unsafe { libc::setns(handle.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Inode of the namespace behind a file: its identity.

@@ -207,10 +207,50 @@ fn points(rule: &Rule) -> Vec<Point> {
     vec![Point::Device { device: device.clone(), direction }, Point::Member { device, cgroup }]
 }
 
-/// Rules of `plan` that act at `point`, in the plan's order.
-fn rules_at<'a>(plan: &'a Plan, point: &Point) -> Vec<&'a Rule> {
-    plan.rules
+/// The point that only this rule and its like act at: a cgroup's own, not that of the device that
+/// it shares with others.
+#[must_use]
+pub fn own_point(rule: &Rule) -> Option<Point> {
+    points(rule).pop()
+}
+
+/// The rules of a plan by where they act, each list in the plan's order: a thousand targets are
+/// armed without looking at every rule for each of them.
+struct Placed<'a> {
+    by_device: BTreeMap<&'a Device, Vec<&'a Rule>>,
+    by_cgroup: BTreeMap<&'a Cgroup, Vec<&'a Rule>>,
+}
+
+impl<'a> Placed<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let mut placed = Self { by_device: BTreeMap::new(), by_cgroup: BTreeMap::new() };
+        for rule in &plan.rules {
+            placed.by_device.entry(&rule.hook.device).or_default().push(rule);
+            if let Some(cgroup) = &rule.hook.cgroup {
+                placed.by_cgroup.entry(cgroup).or_default().push(rule);
+            }
+        }
+        placed
+    }
+
+    /// Those that may act at a point.
+    fn near(&self, point: &Point) -> &[&'a Rule] {
+        match point {
+            Point::Device { device, .. } | Point::Member { device, .. } => {
+                self.by_device.get(device)
+            }
+            Point::Cgroup { cgroup, .. } => self.by_cgroup.get(cgroup),
+        }
+        .map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Rules that act at `point`, in the plan's order.
+fn rules_at<'a>(placed: &Placed<'a>, point: &Point) -> Vec<&'a Rule> {
+    placed
+        .near(point)
         .iter()
+        .copied()
         .filter(|rule| match point {
             // A member's slot replaces the device's for its packets, so it holds the device's
             // rules too, and those of targeted ancestors.
@@ -401,8 +441,9 @@ fn arm(
             _ => None,
         })
         .collect();
+    let placed = Placed::new(plan);
     for (point, (slot, arms)) in &mut next.points {
-        let here = rules_at(plan, point);
+        let here = rules_at(&placed, point);
         fits(&format!("rules at {}", point.describe()), here.len(), limit::RULES_PER_SLOT)?;
         arms.rules =
             here.iter().filter_map(|r| next.rules.get(&r.id).map(|known| known.0)).collect();

@@ -37,6 +37,13 @@ pub fn device(ns: &Ns, name: &str) -> Result<Device> {
     Ok(Device { netns, inode, name: name.to_owned() })
 }
 
+/// The index of a device.
+pub fn index(ns: &Ns, name: &str) -> Result<u32> {
+    let words = ns.output("ip", &["-o", "link", "show", name])?;
+    let number = words.split(':').next().unwrap_or_default();
+    number.trim().parse().with_context(|| format!("the index of {name} in {words:?}"))
+}
+
 /// A rule for what leaves a device.
 pub fn rule(device: &Device, effects: Effects, peers: Peers) -> Rule {
     let target = format!("{} of {}", device.name, device.netns);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 
 use super::{errno, set};
 use crate::clock::{now_ns, ns, sleep_until};
@@ -17,6 +17,8 @@ pub struct Pings {
     pub sent: usize,
     /// Errors of `send`, by errno.
     pub errors: Vec<i32>,
+    /// Errors that came back for requests, by errno.
+    pub told: Vec<i32>,
     /// Round-trip times of the answers, milliseconds.
     pub times: Vec<f64>,
 }
@@ -36,11 +38,17 @@ pub fn ping(
     count: u16,
     every: Duration,
     patience: Duration,
-) -> Result<Pings> {
+) -> anyhow::Result<Pings> {
     from.run(|| inside(to, count, every, patience))
 }
 
-fn inside(to: IpAddr, count: u16, every: Duration, patience: Duration) -> Result<Pings> {
+/// As [`ping`], where the caller is.
+pub fn inside(
+    to: IpAddr,
+    count: u16,
+    every: Duration,
+    patience: Duration,
+) -> anyhow::Result<Pings> {
     let (family, protocol, request, answer) = match to {
         IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8u8, 0u8),
         IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128, 129),
@@ -58,7 +66,14 @@ fn inside(to: IpAddr, count: u16, every: Duration, patience: Duration) -> Result
     let mut seen = vec![false; usize::from(count)];
     let start = now_ns();
     let mut take = |pings: &mut Pings, sent_at: &[u64], until: u64| {
-        while let Some(packet) = receive(&socket, until) {
+        while let Some(received) = receive(&socket, until) {
+            let packet = match received {
+                Ok(packet) => packet,
+                Err(errno) => {
+                    pings.told.push(errno);
+                    continue;
+                }
+            };
             // IPv4 raw sockets deliver the IP header too.
             let header = if family == libc::AF_INET { usize::from(packet[0] & 15) * 4 } else { 0 };
             let Some(icmp) = packet.get(header..header + 8) else { continue };
@@ -95,7 +110,7 @@ fn inside(to: IpAddr, count: u16, every: Duration, patience: Duration) -> Result
     Ok(pings)
 }
 
-fn connect(socket: &OwnedFd, to: IpAddr) -> Result<()> {
+fn connect(socket: &OwnedFd, to: IpAddr) -> anyhow::Result<()> {
     // SAFETY: zeroes are valid addresses; sizes are those of the types.
     let done = unsafe {
         match to {
@@ -125,8 +140,8 @@ fn connect(socket: &OwnedFd, to: IpAddr) -> Result<()> {
     Ok(())
 }
 
-/// The next packet, or nothing until the time is over.
-fn receive(socket: &OwnedFd, until: u64) -> Option<Vec<u8>> {
+/// The next packet or error, or nothing until the time is over.
+fn receive(socket: &OwnedFd, until: u64) -> Option<Result<Vec<u8>, i32>> {
     loop {
         let left = until.checked_sub(now_ns())?;
         let mut wait = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -149,7 +164,11 @@ fn receive(socket: &OwnedFd, until: u64) -> Option<Vec<u8>> {
         };
         if length > 0 {
             buffer.truncate(length.cast_unsigned());
-            return Some(buffer);
+            return Some(Ok(buffer));
+        }
+        match errno(&std::io::Error::last_os_error()) {
+            libc::EAGAIN | libc::EINTR => {}
+            told => return Some(Err(told)),
         }
     }
 }

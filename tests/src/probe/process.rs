@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::ping;
 use super::tcp::{Client, PORT};
 use super::udp::{Probe, send};
 use crate::cgroup::Cgroup;
@@ -21,6 +22,12 @@ enum Order {
     Send { to: SocketAddr, count: usize, every_us: u64 },
     /// Connect and ask an echo server.
     Ask { to: SocketAddr },
+    /// Connect and keep the connection for [`Order::Again`].
+    Hold { to: SocketAddr },
+    /// Ask over the connection that is kept.
+    Again,
+    /// Send echo requests.
+    Ping { to: IpAddr, count: u16 },
 }
 
 /// What came of it.
@@ -28,6 +35,7 @@ enum Order {
 enum Answer {
     Sent { sent: usize, errors: BTreeMap<i32, usize> },
     Asked { micros: Option<u64>, errno: i32 },
+    Pinged { errors: Vec<i32>, answered: usize },
 }
 
 /// A process that does as it is told. Ends when dropped.
@@ -71,16 +79,38 @@ impl Process {
         let every_us = u64::try_from(probe.every.as_micros()).context("an interval")?;
         match self.tell(&Order::Send { to, count: probe.count, every_us })? {
             Answer::Sent { sent, errors } => Ok((sent, errors)),
-            Answer::Asked { .. } => anyhow::bail!("a sender answered something else"),
+            _ => anyhow::bail!("a sender answered something else"),
         }
     }
 
     /// Connects to an echo server and asks: how long the answer took, or the errno.
     pub fn ask(&mut self, to: SocketAddr) -> Result<Result<Duration, i32>> {
-        match self.tell(&Order::Ask { to })? {
+        self.asked(&Order::Ask { to })
+    }
+
+    /// As [`Process::ask`], and keeps the connection.
+    pub fn hold(&mut self, to: SocketAddr) -> Result<Result<Duration, i32>> {
+        self.asked(&Order::Hold { to })
+    }
+
+    /// Asks over the connection that it keeps.
+    pub fn ask_again(&mut self) -> Result<Result<Duration, i32>> {
+        self.asked(&Order::Again)
+    }
+
+    fn asked(&mut self, order: &Order) -> Result<Result<Duration, i32>> {
+        match self.tell(order)? {
             Answer::Asked { micros: Some(micros), .. } => Ok(Ok(Duration::from_micros(micros))),
             Answer::Asked { micros: None, errno } => Ok(Err(errno)),
-            Answer::Sent { .. } => anyhow::bail!("a sender answered something else"),
+            _ => anyhow::bail!("a sender answered something else"),
+        }
+    }
+
+    /// Sends echo requests: errors of the calls, and how many were answered.
+    pub fn ping(&mut self, to: IpAddr, count: u16) -> Result<(Vec<i32>, usize)> {
+        match self.tell(&Order::Ping { to, count })? {
+            Answer::Pinged { errors, answered } => Ok((errors, answered)),
+            _ => anyhow::bail!("a sender answered something else"),
         }
     }
 }
@@ -94,25 +124,40 @@ impl Drop for Process {
 
 /// What the process does: one order per line.
 pub fn obey() -> Result<()> {
+    let mut held = None;
     for line in std::io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line.context("read an order")?)? {
             Order::Send { to, count, every_us } => {
                 let (sent, errors) = send(to, &Probe::of(count, Duration::from_micros(every_us)))?;
                 Answer::Sent { sent, errors }
             }
-            Order::Ask { to } => ask(to)?,
+            Order::Ask { to } => asked(connected(to)?.and_then(|mut client| client.ask())),
+            Order::Hold { to } => asked(connected(to)?.and_then(|mut client| {
+                let took = client.ask();
+                held = Some(client);
+                took
+            })),
+            Order::Again => asked(held.as_mut().context("no connection is kept")?.ask()),
+            Order::Ping { to, count } => {
+                let (every, wait) = (Duration::from_millis(2), Duration::from_millis(100));
+                let pings = ping::inside(to, count, every, wait)?;
+                Answer::Pinged { errors: pings.errors, answered: pings.times.len() }
+            }
         };
         println!("{}", serde_json::to_string(&answer)?);
     }
     Ok(())
 }
 
-fn ask(to: SocketAddr) -> Result<Answer> {
+fn connected(to: SocketAddr) -> Result<std::io::Result<Client>> {
     ensure!(to.port() >= PORT, "an echo server listens on {PORT} or above");
     let patience = Duration::from_millis(1500);
-    let (client, _) = Client::try_connect(&Ns::here()?, to, patience)?;
-    Ok(match client.and_then(|mut client| client.ask()) {
+    Ok(Client::try_connect(&Ns::here()?, to, patience)?.0)
+}
+
+fn asked(took: std::io::Result<Duration>) -> Answer {
+    match took {
         Ok(took) => Answer::Asked { micros: Some(took.as_micros() as u64), errno: 0 },
         Err(error) => Answer::Asked { micros: None, errno: super::errno(&error) },
-    })
+    }
 }

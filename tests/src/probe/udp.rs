@@ -329,6 +329,45 @@ fn outcome(
     outcome
 }
 
+/// What became of packets that were sent as fast as the kernel took them.
+#[derive(Clone, Copy, Debug)]
+pub struct Flooded {
+    /// Packets that the kernel took.
+    pub sent: usize,
+    /// Packets that arrived.
+    pub received: usize,
+    /// Bytes of payload of each.
+    pub bytes: usize,
+}
+
+/// Sends from a socket with a buffer of the usual size for some time, as fast as it goes.
+pub fn flood(from: &Ns, to: &Ns, ip: IpAddr, time: Duration) -> Result<Flooded> {
+    const BYTES: usize = 1000;
+    let at = SocketAddr::new(ip, PORT);
+    let receiver = Receiver::start(to, at)?;
+    let sent = from.run(|| {
+        let any: IpAddr = match ip {
+            IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).context("bind a sender")?;
+        socket.connect(at).with_context(|| format!("connect to {at}"))?;
+        let mut buffer = vec![FILL; BYTES];
+        let end = now_ns() + ns(time);
+        let mut sent = 0;
+        while now_ns() < end {
+            write(&mut buffer, sent);
+            socket.send(&buffer).context("send")?;
+            sent += 1;
+        }
+        Ok(sent)
+    })?;
+    // What the socket's buffer still holds.
+    std::thread::sleep(Duration::from_secs(1));
+    let (arrivals, _) = receiver.finish()?;
+    Ok(Flooded { sent, received: arrivals.len(), bytes: BYTES })
+}
+
 /// A probe that goes on until it is told to stop: what an unselected neighbour sees.
 pub struct Stream {
     stop: Arc<AtomicBool>,
