@@ -16,7 +16,9 @@ mod down;
 mod e2e;
 mod network;
 mod node;
+mod settings;
 mod up;
+mod vm_node;
 
 pub use bench::bench;
 pub use binaries::coredns;
@@ -39,6 +41,8 @@ use node::Node;
 const CONTROL: &str = "kf-cp";
 /// The address of the control plane, which is the bridge between the nodes.
 const CONTROL_ADDRESS: &str = "10.90.0.1";
+/// Another one of it: the way to a virtual machine that the first one is cut off from.
+const SSH_ADDRESS: &str = "10.90.0.2";
 /// Addresses of Services; the first one is the API server's.
 const SERVICES: &str = "10.96.0.0/16";
 const API_SERVICE: &str = "10.96.0.1";
@@ -60,6 +64,9 @@ enum Sub {
         /// How many nodes it has
         #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
         nodes: u8,
+        /// One node more, in a virtual machine with Debian's kernel 6.12 and cgroup v2 alone
+        #[arg(long)]
+        vm_node: bool,
     },
     /// Ends the cluster; nothing of it stays
     Down,
@@ -95,7 +102,7 @@ pub fn main(args: Args) -> Result<()> {
     ensure!(exec::is_root(), "the cluster is made of namespaces and cgroups: run as root");
     let cluster = Cluster::here();
     match args.command {
-        Sub::Up { nodes } => up::up(&cluster, nodes),
+        Sub::Up { nodes, vm_node } => up::up(&cluster, &Node::several(nodes, vm_node)),
         Sub::Down => {
             let _lock = cluster.lock()?;
             step("end the cluster", |_| down::down(&cluster))
@@ -136,9 +143,8 @@ impl Cluster {
 
     /// The nodes that this cluster was started with; none when it is not up.
     fn nodes(&self) -> Vec<Node> {
-        let count = fs::read_to_string(self.file("nodes")).ok();
-        let count = count.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        (1..=count).map(Node::new).collect()
+        let numbers = fs::read_to_string(self.file("nodes")).unwrap_or_default();
+        numbers.split_whitespace().filter_map(|one| one.parse().ok()).map(Node::new).collect()
     }
 
     /// The nodes of a cluster that must be up.

@@ -28,6 +28,8 @@ pub enum Group {
     Image,
     /// The test cluster.
     Cluster,
+    /// Its node in a virtual machine, beside what [`Group::Vm`] has.
+    VmNode,
 }
 
 impl Group {
@@ -44,6 +46,7 @@ impl Group {
             Self::Demo => "for the demo",
             Self::Image => "to write images",
             Self::Cluster => "for the test cluster",
+            Self::VmNode => "for a node in a virtual machine",
         }
     }
 }
@@ -191,6 +194,9 @@ const NEEDS: &[Need] = &[
     program(Group::Cluster, "nsenter", &["util-linux"], "util-linux-core"),
     program(Group::Cluster, "openssl", &["openssl"], "openssl"),
     program(Group::Cluster, "curl", &["curl"], "curl"),
+    program(Group::VmNode, "mke2fs", &["e2fsprogs"], "e2fsprogs"),
+    program(Group::VmNode, "ssh", &["openssh-client"], "openssh-clients"),
+    program(Group::VmNode, "ssh-keygen", &["openssh-client"], "openssh-clients"),
 ];
 
 /// The command.
@@ -287,7 +293,7 @@ mod tests {
 
     #[test]
     fn every_group_needs_something() {
-        for group in Group::USUAL.into_iter().chain([Group::Cluster]) {
+        for group in Group::USUAL.into_iter().chain([Group::Cluster, Group::VmNode]) {
             assert!(NEEDS.iter().any(|need| need.group == group), "{group:?}");
         }
     }

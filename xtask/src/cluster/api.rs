@@ -38,11 +38,9 @@ impl Api<'_> {
         self.request(&args, &format!("api/v1/nodes/{}", node.name())).map(|_| ())
     }
 
-    /// How many nodes take pods.
-    pub fn ready_nodes(&self) -> Result<usize> {
-        let list = self.get("api/v1/nodes")?;
-        let nodes = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(nodes.iter().filter(|node| is_ready(node)).count())
+    /// Whether a node takes pods.
+    pub fn is_node_ready(&self, name: &str) -> bool {
+        self.get(&format!("api/v1/nodes/{name}")).is_ok_and(|node| is_ready(&node))
     }
 
     /// Makes what a manifest says.

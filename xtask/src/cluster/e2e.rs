@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::node::Node;
 use super::{CONTROL_ADDRESS, Cluster, load, up};
 use crate::progress::{duration, step};
 use crate::{exec, image};
@@ -18,6 +19,9 @@ pub struct Args {
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// On one node of this machine and one in a virtual machine, instead of two of this machine
+    #[arg(long)]
+    vm_node: bool,
     /// Leave the cluster up afterwards
     #[arg(long)]
     keep: bool,
@@ -25,13 +29,15 @@ pub struct Args {
 
 /// How long anything may take that a controller does.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How much later a connection to an emulated node may come about.
+const SLACK: Duration = Duration::from_millis(100);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs every scenario on a cluster that is up, or is started for it.
 pub fn e2e(cluster: &Cluster, args: &Args) -> Result<()> {
     let was_up = !cluster.nodes().is_empty();
-    up::up(cluster, 2)?;
+    up::up(cluster, &Node::several(if args.vm_node { 1 } else { 2 }, args.vm_node))?;
     let done = run(cluster, args.filter.as_deref());
     if !was_up && !args.keep {
         step("end the cluster", |_| super::down::down(cluster))?;
@@ -41,10 +47,13 @@ pub fn e2e(cluster: &Cluster, args: &Args) -> Result<()> {
 
 fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
     load(cluster, &[image::kfault()?, image::app()?])?;
-    let bench = Bench { cluster };
+    let vm = cluster.nodes().into_iter().find(Node::is_vm);
+    let bench = Bench { cluster, vm };
     step("install kfault and the application", |_| bench.install())?;
     let mut failed = Vec::new();
-    let chosen = scenarios::ALL.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f)));
+    let more = bench.vm.as_ref().map_or(&[][..], |_| scenarios::VM);
+    let all = scenarios::ALL.iter().chain(more);
+    let chosen = all.filter(|(name, _)| filter.is_none_or(|f| name.contains(f)));
     for (name, scenario) in chosen {
         let start = Instant::now();
         let result = scenario(&bench).and_then(|()| bench.clean());
@@ -65,6 +74,8 @@ fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
 /// A cluster with kfault and the application on it.
 pub struct Bench<'a> {
     cluster: &'a Cluster,
+    /// The emulated node, if there is one: everything on it takes several times as long.
+    vm: Option<Node>,
 }
 
 impl Bench<'_> {
@@ -75,14 +86,42 @@ impl Bench<'_> {
         // The images may be newer than the pods.
         self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
         let app = root.join("tests/e2e/app.yaml").display().to_string();
+        if let Some(vm) = &self.vm {
+            // Only what is meant to go there goes there.
+            let taint = "kfault.test/emulated=:PreferNoSchedule";
+            self.kubectl(&["taint", "node", &vm.name(), taint, "--overwrite"])?;
+        }
         self.kubectl(&["apply", "--filename", &app])?;
+        if self.vm.is_some() {
+            self.kubectl(&["scale", "deployment/neighbour", "--replicas=2"])?;
+        }
         for what in ["deployment/chaos-controller-manager", "daemonset/chaos-daemon"] {
-            self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=60s", what])?;
+            self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=120s", what])?;
         }
         for what in ["deployment/web", "deployment/neighbour"] {
-            self.kubectl(&["rollout", "status", "--timeout=60s", what])?;
+            self.kubectl(&["rollout", "status", "--timeout=120s", what])?;
         }
-        self.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]).map(drop)
+        self.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"])?;
+        for app in ["web", "neighbour"] {
+            let is_there = self.pods(app)?.iter().any(|(_, address)| self.is_slow(address));
+            ensure!(is_there || self.vm.is_none(), "no pod of {app} is on the emulated node");
+        }
+        Ok(())
+    }
+
+    /// Whether a pod's address is one of the emulated node's.
+    fn is_slow(&self, address: &str) -> bool {
+        self.vm.as_ref().is_some_and(|vm| vm.has(address))
+    }
+
+    /// How long anything may take that a controller does.
+    fn patience(&self) -> Duration {
+        if self.vm.is_some() { PATIENCE * 3 } else { PATIENCE }
+    }
+
+    /// What a connection to this address may take longer than anywhere else.
+    pub fn slack(&self, address: &str) -> Duration {
+        if self.is_slow(address) { SLACK } else { Duration::ZERO }
     }
 
     /// kubectl's standard output.
@@ -135,7 +174,7 @@ impl Bench<'_> {
 
     /// Waits until something holds.
     pub fn until(&self, what: &str, holds: impl Fn() -> Result<bool>) -> Result<Duration> {
-        self.within(PATIENCE, what, holds)
+        self.within(self.patience(), what, holds)
     }
 
     /// Waits for so long until something holds.
@@ -207,11 +246,12 @@ impl Bench<'_> {
         for (name, address) in self.pods(app)? {
             let time =
                 self.connect(&address)?.with_context(|| format!("{name} does not answer"))?;
-            let bounds = Duration::from_millis(least)..Duration::from_millis(most);
+            let most = Duration::from_millis(most) + self.slack(&address);
             ensure!(
-                bounds.contains(&time),
-                "{name}: {} ms to connect, expected {least} to {most}",
-                time.as_secs_f64() * 1e3
+                (Duration::from_millis(least)..most).contains(&time),
+                "{name}: {} ms to connect, expected {least} to {}",
+                time.as_secs_f64() * 1e3,
+                most.as_millis()
             );
         }
         Ok(())

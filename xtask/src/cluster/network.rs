@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::node::Node;
-use super::{CONTROL, CONTROL_ADDRESS};
+use super::{CONTROL, CONTROL_ADDRESS, SSH_ADDRESS};
 use crate::exec;
 
 /// Where `ip netns` keeps names.
@@ -54,7 +54,14 @@ pub fn create(nodes: &[Node]) -> Result<()> {
     ip(&["-n", CONTROL, "link", "set", "br0", "up"])?;
     forward(CONTROL)?;
     for node in nodes {
-        let (space, name, port) = (node.namespace(), node.name(), format!("p-{}", node.name()));
+        let (space, name, port) = (node.namespace(), node.name(), port(node));
+        if node.is_vm() {
+            let address = format!("{SSH_ADDRESS}/24");
+            ip(&["-n", CONTROL, "address", "add", &address, "dev", "br0"])?;
+            exec::read(inside(CONTROL)?.args(["ip", "tuntap", "add", &port, "mode", "tap"]))?;
+            ip(&["-n", CONTROL, "link", "set", &port, "master", "br0", "up", "alias", &name])?;
+            continue;
+        }
         ip(&["netns", "add", &space])?;
         ip(&[
             "-n", CONTROL, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
@@ -70,13 +77,18 @@ pub fn create(nodes: &[Node]) -> Result<()> {
     }
     for node in nodes {
         // The default route would do for nodes, by a detour through the control plane.
-        let others = nodes.iter().filter(|other| other.name() != node.name());
+        let others = nodes.iter().filter(|other| *other != node && !other.is_vm());
         let from = others.map(Node::namespace).chain([CONTROL.to_owned()]);
         for space in from {
             ip(&["-n", &space, "route", "add", &node.pods(), "via", &node.address()])?;
         }
     }
     Ok(())
+}
+
+/// A node's end in the control plane's bridge.
+pub fn port(node: &Node) -> String {
+    format!("p-{}", node.name())
 }
 
 fn forward(name: &str) -> Result<()> {

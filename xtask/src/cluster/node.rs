@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use serde_json::json;
 
 use super::cgroups::{self, Hierarchy};
 use super::control::Daemon;
-use super::{Cluster, DNS_SERVICE, PODS, network};
+use super::settings::{Runtime, Settings};
+use super::{Cluster, network, vm_node};
 use crate::exec;
-use crate::image::PAUSE;
 
 /// What runs as a node's first process.
 const SCRIPT: &str = include_str!("node.sh");
@@ -29,7 +28,11 @@ pub const PLACES: [&str; 5] = [
 /// Names of namespaces and cgroups of nodes start like this.
 pub const PREFIX: &str = "kf-node-";
 
+/// The number of the node that is a virtual machine.
+const VM: u8 = 20;
+
 /// One node.
+#[derive(PartialEq)]
 pub struct Node {
     /// From 1.
     number: u8,
@@ -40,14 +43,33 @@ impl Node {
         Self { number }
     }
 
+    /// So many nodes that are namespaces, and one that is a virtual machine.
+    pub fn several(count: u8, with_vm: bool) -> Vec<Self> {
+        (1..=count).chain(with_vm.then_some(VM)).map(Self::new).collect()
+    }
+
+    /// From 1.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Whether it is a virtual machine.
+    pub fn is_vm(&self) -> bool {
+        self.number == VM
+    }
+
     /// `node-a`
     pub fn name(&self) -> String {
+        if self.is_vm() {
+            return vm_node::NAME.to_owned();
+        }
         format!("node-{}", char::from(b'a' + self.number - 1))
     }
 
     /// Of its network namespace and its cgroups.
     pub fn namespace(&self) -> String {
-        format!("kf-{}", self.name())
+        let name = self.name();
+        format!("{PREFIX}{}", name.strip_prefix("node-").unwrap_or(&name))
     }
 
     /// Of the node.
@@ -58,6 +80,11 @@ impl Node {
     /// The addresses of its pods.
     pub fn pods(&self) -> String {
         format!("10.244.{}.0/24", self.number)
+    }
+
+    /// Whether an address is one of its pods'.
+    pub fn has(&self, address: &str) -> bool {
+        self.pods().strip_suffix("0/24").is_some_and(|network| address.starts_with(network))
     }
 
     /// Starts it. The kubelet waits for the file `api-is-ready`.
@@ -74,7 +101,16 @@ impl Node {
             let name = image.file_name().context("an image without a name")?;
             symlink(image, own.join("images").join(name))?;
         }
-        self.settings(cluster, &own)?;
+        let plugins = plugins().context("no CNI plugins: run `cargo xtask setup`")?;
+        let settings = Settings {
+            node: self,
+            place: &own,
+            authority: &cluster.file("pki").join("ca.crt"),
+            proxy: &cluster.kubeconfig("kube-proxy"),
+            plugins: &plugins,
+            runtime: Runtime::Beside { snapshotter: snapshotter(&own)? },
+        };
+        settings.write(&own)?;
         let script = own.join("node.sh");
         fs::write(&script, SCRIPT)?;
 
@@ -95,78 +131,11 @@ impl Node {
         Ok(Daemon { name: self.name(), child })
     }
 
-    fn settings(&self, cluster: &Cluster, own: &Path) -> Result<()> {
-        // Routed, not bridged: what two pods of a node say to each other passes the node's
-        // network stack as well, where Services are.
-        let network = json!({
-            "cniVersion": "1.0.0",
-            "name": "kfault",
-            "plugins": [{"type": "ptp", "mtu": 1500, "ipam": {
-                "type": "host-local",
-                "ranges": [[{"subnet": self.pods()}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
-            }}],
-        });
-        fs::create_dir_all(own.join("cni"))?;
-        fs::write(own.join("cni/10-kfault.conflist"), serde_json::to_string_pretty(&network)?)?;
-        let plugins = plugins().context("no CNI plugins: run `cargo xtask setup`")?;
-        // Without CAP_SYS_RESOURCE nobody may lower a score of the OOM killer.
-        let containerd = format!(
-            "version = 2\n\
-             [plugins.\"io.containerd.internal.v1.opt\"]\npath = \"/var/lib/containerd/opt\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\"]\nrestrict_oom_score_adj = true\n\
-             sandbox_image = \"{PAUSE}\"\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {plugins:?}\nconf_dir = {:?}\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \"{}\"\n",
-            own.join("cni"),
-            snapshotter(own)?,
-        );
-        fs::write(own.join("containerd.toml"), containerd)?;
-        // An empty one: pods must not be sent to this machine's resolver.
-        fs::write(own.join("resolv.conf"), "")?;
-        let kubelet = json!({
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": "/",
-            "failSwapOn": false,
-            "failCgroupV1": false,
-            "authentication": {
-                "anonymous": {"enabled": false},
-                "webhook": {"enabled": true},
-                "x509": {"clientCAFile": cluster.file("pki").join("ca.crt")},
-            },
-            "authorization": {"mode": "Webhook"},
-            // This machine's disk may be as full as it likes.
-            "evictionHard": {},
-            "imageGCHighThresholdPercent": 100,
-            "enforceNodeAllocatable": [],
-            "localStorageCapacityIsolation": false,
-            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
-            "volumePluginDir": "/var/lib/kubelet/volume-plugins",
-            "clusterDNS": [DNS_SERVICE],
-            "clusterDomain": "cluster.local",
-            "resolvConf": own.join("resolv.conf"),
-            "makeIPTablesUtilChains": false,
-            "nodeStatusUpdateFrequency": "5s",
-        });
-        fs::write(own.join("kubelet.yaml"), serde_json::to_string_pretty(&kubelet)?)?;
-        let proxy = json!({
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-            "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
-            "clusterCIDR": PODS,
-            "hostnameOverride": self.name(),
-            "clientConnection": {"kubeconfig": cluster.kubeconfig("kube-proxy")},
-            // The size of the machine's table is not a namespace's to set.
-            "conntrack": {"maxPerCore": 0},
-        });
-        fs::write(own.join("kube-proxy.yaml"), serde_json::to_string_pretty(&proxy)?)?;
-        Ok(())
-    }
-
-    /// A command in all of its namespaces; its program is named here.
+    /// A command in all of its namespaces, or in its machine; its program is named here.
     pub fn inside(&self, program: &str) -> Result<Command> {
+        if self.is_vm() {
+            return vm_node::inside(self, program);
+        }
         let first = self.first()?;
         let mut command = exec::program("nsenter")?;
         command.arg(format!("--target={first}"));
@@ -230,6 +199,16 @@ mod tests {
             (node.address().as_str(), node.pods().as_str()),
             ("10.90.0.12", "10.244.2.0/24")
         );
+    }
+
+    #[test]
+    fn the_machine_comes_last_and_is_no_other_node() {
+        let nodes = Node::several(2, true);
+        let names: Vec<String> = nodes.iter().map(Node::name).collect();
+        assert_eq!(names, ["node-a", "node-b", "vm-a"]);
+        assert!(nodes[2].is_vm() && !nodes[0].is_vm() && nodes[2] == Node::new(nodes[2].number()));
+        assert_eq!(nodes[2].namespace(), "kf-node-vm-a");
+        assert!(nodes[2].has("10.244.20.7") && !nodes[1].has("10.244.20.7"));
     }
 
     #[test]

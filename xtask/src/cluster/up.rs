@@ -12,6 +12,7 @@ use super::api::Api;
 use super::binaries::Binaries;
 use super::control::{Control, Daemon};
 use super::node::{Node, PLACES};
+use super::vm_node::{Disk, Machine};
 use super::{CONTROL, Cluster, cgroups, credentials, down, network};
 use crate::image;
 use crate::progress::{Step, duration};
@@ -24,28 +25,35 @@ const DNS: &str = "xtask/src/cluster/dns.yaml";
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Starts it, unless it is up.
-pub fn up(cluster: &Cluster, count: u8) -> Result<()> {
+pub fn up(cluster: &Cluster, nodes: &[Node]) -> Result<()> {
     setup::need(&[Group::Cluster, Group::Image])?;
+    let has_vm = nodes.iter().any(Node::is_vm);
+    if has_vm {
+        setup::need(&[Group::Vm, Group::VmNode])?;
+    }
     let _lock = cluster.lock()?;
-    let there = cluster.nodes().len();
-    if there > 0 && (Api { cluster }).is_ready() {
+    let there = cluster.nodes();
+    if !there.is_empty() && (Api { cluster }).is_ready() {
+        let names: Vec<String> = there.iter().map(Node::name).collect();
         ensure!(
-            there == usize::from(count),
-            "a cluster of {there} nodes is up: `cargo xtask cluster down` ends it"
+            there == nodes,
+            "a cluster of other nodes is up ({}): `cargo xtask cluster down` ends it",
+            names.join(", ")
         );
         println!("the cluster is up: {}", cluster.kubeconfig("admin").display());
         return Ok(());
     }
     ensure!(
-        there > 0 || !network::exists(CONTROL),
+        !there.is_empty() || !network::exists(CONTROL),
         "a cluster that was started from another folder is up: `cargo xtask cluster down` ends it"
     );
     // What an `up` that was killed, or the last boot of this machine, has left behind.
     down::down(cluster)?;
     let binaries = Binaries::built()?;
     let images = Images { pause: image::pause()?, dns: image::coredns()? };
-    let step = Step::start(format!("start a cluster of {count} nodes"));
-    match start(cluster, count, &binaries, &images, &step) {
+    let disk = has_vm.then(|| Disk::built(&binaries)).transpose()?;
+    let step = Step::start(format!("start a cluster of {} nodes", nodes.len()));
+    match start(cluster, nodes, &binaries, disk.as_ref(), &images, &step) {
         Ok(()) => {
             step.done("");
             println!("credentials: {}", cluster.kubeconfig("admin").display());
@@ -68,27 +76,34 @@ struct Images {
 
 fn start(
     cluster: &Cluster,
-    count: u8,
+    nodes: &[Node],
     binaries: &Binaries,
+    disk: Option<&Disk>,
     images: &Images,
     step: &Step,
 ) -> Result<()> {
-    let nodes: Vec<Node> = (1..=count).map(Node::new).collect();
+    // The virtual machine is the last one.
+    let native = &nodes[..nodes.iter().take_while(|node| !node.is_vm()).count()];
     let hyperkube = binaries.hyperkube();
-    prepare(cluster, count)?;
+    prepare(cluster, nodes)?;
     let hierarchies = cgroups::hierarchies()?;
     let lines: String = hierarchies.iter().map(|it| it.line() + "\n").collect();
     fs::write(cluster.file("cgroups"), lines)?;
     fs::write(cluster.file("controllers"), cgroups::delegate(&hierarchies)?.join(" "))?;
-    credentials::create(cluster, &nodes)?;
-    network::create(&nodes)?;
+    credentials::create(cluster, nodes)?;
+    network::create(nodes)?;
 
     let cgroup = cgroups::create(cgroups::unified(&hierarchies), CONTROL)?;
     let control = Control { cluster, hyperkube: &hyperkube, cgroup };
     let mut start = Start { cluster, step, daemons: Vec::new() };
     start.daemons.push(control.etcd()?);
     start.daemons.push(control.api_server()?);
-    for (at, node) in nodes.iter().enumerate() {
+    let vm = nodes.iter().find(|node| node.is_vm()).zip(disk);
+    // It takes longest, so it comes first.
+    let machine = vm
+        .map(|(node, disk)| Machine::start(cluster, node, disk, native, &[images.pause.clone()]))
+        .transpose()?;
+    for (at, node) in native.iter().enumerate() {
         let mut own = vec![images.pause.clone()];
         if at == 0 {
             // The manifest puts it there.
@@ -102,13 +117,15 @@ fn start(
     fs::write(cluster.file("api-is-ready"), "")?;
     start.daemons.push(control.controller_manager()?);
     start.daemons.push(control.scheduler()?);
-    for node in &nodes {
+    for node in native {
         let (name, log) = (node.name(), format!("{}-kubelet", node.name()));
         let path = format!("api/v1/nodes/{name}");
         start.wait(&format!("{name} to register"), &log, || Ok(api.has(&path)))?;
         api.assign(node)?;
     }
-    start.wait("the nodes", "node-a-kubelet", || Ok(api.ready_nodes()? == nodes.len()))?;
+    start.wait("the nodes", "node-a-kubelet", || {
+        Ok(native.iter().all(|node| api.is_node_ready(&node.name())))
+    })?;
     // Without it no pod can be made.
     let account = "api/v1/namespaces/default/serviceaccounts/default";
     start.wait("the first account", "kube-controller-manager", || Ok(api.has(account)))?;
@@ -116,11 +133,12 @@ fn start(
     let dns = "apis/apps/v1/namespaces/kube-system/deployments/coredns";
     start.wait("cluster DNS", "node-a-kubelet", || {
         Ok(api.get(dns)?["status"]["availableReplicas"].as_u64() == Some(1))
-    })
+    })?;
+    machine.map_or(Ok(()), |machine| machine.join(step, &api))
 }
 
 /// The folder of the state, and the folders of the machine that nodes mount over.
-fn prepare(cluster: &Cluster, count: u8) -> Result<()> {
+fn prepare(cluster: &Cluster, nodes: &[Node]) -> Result<()> {
     // It has keys in it.
     fs::DirBuilder::new()
         .recursive(true)
@@ -141,7 +159,8 @@ fn prepare(cluster: &Cluster, count: u8) -> Result<()> {
         }
     }
     fs::write(cluster.file("places"), PLACES.join("\n") + "\n")?;
-    fs::write(cluster.file("nodes"), count.to_string())?;
+    let numbers: Vec<String> = nodes.iter().map(|node| node.number().to_string()).collect();
+    fs::write(cluster.file("nodes"), numbers.join(" "))?;
     Ok(())
 }
 

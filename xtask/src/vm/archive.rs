@@ -23,23 +23,23 @@ const MERGED: [(&str, &str); 5] = [
 ];
 
 /// An archive in memory.
-pub(super) struct Archive {
+pub struct Archive {
     bytes: Vec<u8>,
     names: BTreeSet<String>,
 }
 
 impl Archive {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         Archive { bytes: Vec::new(), names: BTreeSet::new() }
     }
 
     /// True when `path` was added already.
-    pub(super) fn contains(&self, path: &str) -> bool {
+    pub fn contains(&self, path: &str) -> bool {
         self.names.contains(&place(path))
     }
 
     /// Adds a folder and those above it.
-    pub(super) fn dir(&mut self, path: &str) {
+    pub fn dir(&mut self, path: &str) {
         let name = place(path);
         self.parents(&name);
         if self.names.insert(name.clone()) {
@@ -48,7 +48,7 @@ impl Archive {
     }
 
     /// Adds a file with this content; a second file of the same name is left out.
-    pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
+    pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) {
         let name = place(path);
         self.parents(&name);
         if self.names.insert(name.clone()) {
@@ -57,7 +57,7 @@ impl Archive {
     }
 
     /// Adds a symbolic link.
-    pub(super) fn link(&mut self, path: &str, target: &str) {
+    pub fn link(&mut self, path: &str, target: &str) {
         // The links that merge the folders must keep their own names.
         let name = path.trim_start_matches('/').to_owned();
         self.parents(&name);
@@ -67,7 +67,7 @@ impl Archive {
     }
 
     /// Copies a file of the host, following links.
-    pub(super) fn copy(&mut self, from: &Path, path: &str, mode: u32) -> Result<()> {
+    pub fn copy(&mut self, from: &Path, path: &str, mode: u32) -> Result<()> {
         if !self.contains(path) {
             let content =
                 std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
@@ -77,7 +77,7 @@ impl Archive {
     }
 
     /// Copies a folder of the host to the same path.
-    pub(super) fn tree(&mut self, from: &Path) -> Result<()> {
+    pub fn tree(&mut self, from: &Path) -> Result<()> {
         let entries =
             std::fs::read_dir(from).with_context(|| format!("list {}", from.display()))?;
         for entry in entries {
@@ -92,7 +92,7 @@ impl Archive {
     }
 
     /// Ends the archive. The padding lets another archive follow it in one file.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         let padded = self.bytes.len().next_multiple_of(512);
         self.bytes.resize(padded, 0);

@@ -11,9 +11,10 @@ use anyhow::{Context, Result};
 
 /// A boot now and then hangs before the first process; a good one takes a few seconds, and
 /// several times that on a busy machine.
-const INIT_LIMIT: Duration = Duration::from_secs(60);
+pub const INIT_LIMIT: Duration = Duration::from_secs(60);
 
-const INIT: &str = "##kfault-init";
+/// What the first process says.
+pub const INIT: &str = "##kfault-init";
 const READY: &str = "##kfault-ready ";
 const EXIT: &str = "##kfault-exit ";
 
@@ -36,25 +37,34 @@ pub(super) struct Boot {
     pub(super) times: (f32, f32),
 }
 
-/// The QEMU command line. The flags were chosen by measurement: one emulated CPU in one thread
-/// repeats best, and `cx16` and `la57` crashed guests.
+/// What every kernel is told.
+pub const KERNEL: &str = "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc mitigations=off";
+
+/// Options of every machine. They were chosen by measurement: one emulated CPU in one thread
+/// repeats best (two of them crash kernels that patch their own text), and `cx16` and `la57`
+/// crashed guests.
+pub const EMULATION: [&str; 8] = [
+    "-accel",
+    "tcg,thread=single,tb-size=256",
+    "-smp",
+    "1",
+    "-cpu",
+    "max,-cx16,-la57",
+    "-nographic",
+    "-no-reboot",
+];
+
+/// The QEMU command line.
 pub(super) fn qemu(image: &Path, initrd: &Path, icount: bool) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     if icount {
         command.args(["-icount", "shift=1,sleep=off"]);
     }
-    command.args([
-        "-accel",
-        "tcg,thread=single,tb-size=256",
-        "-smp",
-        "1",
-        "-cpu",
-        "max,-cx16,-la57",
-    ]);
-    command.args(["-m", "1500", "-nographic", "-no-reboot", "-nic", "none", "-kernel"]).arg(image);
+    command.args(EMULATION);
+    command.args(["-m", "1500", "-nic", "none", "-kernel"]).arg(image);
     command.arg("-initrd").arg(initrd).arg("-append");
     // The serial line is slow under emulation, so the kernel says only what is wrong.
-    command.arg("console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc mitigations=off");
+    command.arg(KERNEL);
     // SAFETY: prctl is async-signal-safe and takes no pointers here.
     unsafe {
         command.pre_exec(|| {

@@ -4,10 +4,10 @@
 //! The guests are initrds made of Debian's cloud kernels and the host's own programs; nothing is
 //! installed and everything is cached below `target/vm`.
 
-mod archive;
-mod console;
+pub mod archive;
+pub mod console;
 mod image;
-mod packages;
+pub mod packages;
 
 use std::fs::{self, File};
 use std::io::IsTerminal;
@@ -187,9 +187,7 @@ impl Machine {
         let run = cache.join("run");
         fs::create_dir_all(&run).with_context(|| format!("make {}", run.display()))?;
         let own = image::job(files, command, environment)?;
-        // One at a time builds or replaces what is cached, in this process or another.
-        let lock = File::create(cache.join("lock"))?;
-        lock.lock().context("lock the cache")?;
+        let _lock = lock(&cache)?;
         let kernel = packages::kernel(&cache, version)?;
         let base = image::base(&cache, version, &kernel)?;
         clean(&run)?;
@@ -227,8 +225,16 @@ fn clean(run: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Held while something cached is built or replaced, in this process or another.
+pub fn lock(cache: &Path) -> Result<File> {
+    fs::create_dir_all(cache).with_context(|| format!("make {}", cache.display()))?;
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock().context("lock the cache")?;
+    Ok(lock)
+}
+
 /// The cache of this workspace.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"));
     // apt wants absolute paths, and `..` in messages helps nobody.

@@ -1,7 +1,7 @@
-//! Fetches Debian's kernel packages without touching the machine's own apt state.
+//! Fetches Debian's packages without touching the machine's own apt state.
 //!
 //! Each suite has an apt configuration of its own below the cache, with an empty `status` file,
-//! so that a kernel for another release is neither installed nor seen by the host's apt.
+//! so that a package of another release is neither installed nor seen by the host's apt.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ const FRESH: Duration = Duration::from_secs(24 * 3600);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// An unpacked kernel.
-pub(super) struct Kernel {
+pub struct Kernel {
     /// The package with its version, for cache keys and messages.
-    pub(super) name: String,
-    pub(super) image: PathBuf,
-    pub(super) modules: PathBuf,
+    pub name: String,
+    pub image: PathBuf,
+    pub modules: PathBuf,
 }
 
 /// The kernel of this version, from the cache when it is fresh.
-pub(super) fn kernel(cache: &Path, version: &str) -> Result<Kernel> {
+pub fn kernel(cache: &Path, version: &str) -> Result<Kernel> {
     let (suite, pattern) = match version {
         "5.10" => ("bullseye", r"^linux-image-5\.10.*-cloud-amd64$"),
         "6.1" => ("bookworm", r"^linux-image-6\.1\..*-cloud-amd64$"),
@@ -52,25 +52,54 @@ pub(super) fn kernel(cache: &Path, version: &str) -> Result<Kernel> {
     unpacked(&store)
 }
 
-fn is_fresh(stamp: &Path) -> bool {
+/// Packages of a suite with everything that they depend on, downloaded; sorted.
+pub fn closure(cache: &Path, suite: &str, names: &[&str]) -> Result<Vec<PathBuf>> {
+    let apt = apt(cache, suite)?;
+    // Nothing is installed as far as apt knows: it names the C library, too.
+    let install = |options: &[&str]| {
+        output(apt("apt-get").args(["-qq", "--yes", "install"]).args(options).args(names))
+    };
+    // It does not list what lies in its archives, so it is shown other ones.
+    let elsewhere = format!("Dir::Cache::archives={}/none", base(cache, suite).display());
+    let listed = install(&["--print-uris", "-o", &elsewhere])?;
+    let mut files: Vec<&str> =
+        listed.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    files.sort_unstable();
+    install(&["--download-only"])?;
+    let folder = base(cache, suite).join("cache/archives");
+    let files: Vec<PathBuf> = files.into_iter().map(|file| folder.join(file)).collect();
+    match files.iter().find(|file| !file.is_file()) {
+        Some(missing) => bail!("apt-get did not download {}", missing.display()),
+        None => Ok(files),
+    }
+}
+
+/// apt's programs with the configuration of a suite, whose lists are fresh.
+fn apt(cache: &Path, suite: &str) -> Result<impl Fn(&str) -> Command> {
+    let config = apt_config(cache, suite)?;
+    let lists = config.join("fresh");
+    let apt = move |program: &str| {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", config.join("apt.conf"));
+        command
+    };
+    if !is_fresh(&lists) {
+        eprintln!("reading the package lists of {suite}");
+        output(apt("apt-get").args(["-q", "update", "--error-on=any"]))?;
+        fs::write(&lists, "")?;
+    }
+    Ok(apt)
+}
+
+/// Whether the last look at the mirror is good enough for now.
+pub fn is_fresh(stamp: &Path) -> bool {
     let written = fs::metadata(stamp).and_then(|m| m.modified());
     written.is_ok_and(|t| SystemTime::now().duration_since(t).is_ok_and(|age| age < FRESH))
 }
 
 /// Downloads the newest package that matches and unpacks it to `store/NAME`.
 fn fetch(cache: &Path, store: &Path, suite: &str, pattern: &str) -> Result<()> {
-    let config = apt_config(cache, suite)?;
-    let apt = |program: &str| {
-        let mut command = Command::new(program);
-        command.env("APT_CONFIG", config.join("apt.conf"));
-        command
-    };
-    let lists = config.join("fresh");
-    if !is_fresh(&lists) {
-        eprintln!("reading the package lists of {suite}");
-        output(apt("apt-get").args(["-q", "update", "--error-on=any"]))?;
-        fs::write(&lists, "")?;
-    }
+    let apt = apt(cache, suite)?;
     let found = output(apt("apt-cache").args(["search", "--names-only", pattern]))?;
     let package = found
         .lines()
@@ -139,9 +168,13 @@ fn unpacked(store: &Path) -> Result<Kernel> {
     bail!("no unpacked kernel in {}", store.display())
 }
 
+fn base(cache: &Path, suite: &str) -> PathBuf {
+    cache.join("apt").join(suite)
+}
+
 /// Writes the apt configuration of one suite and returns its folder.
 fn apt_config(cache: &Path, suite: &str) -> Result<PathBuf> {
-    let base = cache.join("apt").join(suite);
+    let base = base(cache, suite);
     for dir in ["state/lists/partial", "cache/archives/partial", "etc"] {
         fs::create_dir_all(base.join(dir))?;
     }
@@ -157,7 +190,7 @@ fn apt_config(cache: &Path, suite: &str) -> Result<PathBuf> {
             "Dir::State \"{root}/state\";\nDir::State::status \"{root}/status\";\n\
              Dir::Cache \"{root}/cache\";\nDir::Etc::sourcelist \"{root}/etc/sources.list\";\n\
              Dir::Etc::sourceparts \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
-             APT::Architecture \"amd64\";\nAcquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n"
+             APT::Architecture \"amd64\";\nAPT::Install-Recommends \"false\";\nAcquire::Languages \"none\";\nAPT::Sandbox::User \"root\";\n"
         ),
     )?;
     Ok(base)

@@ -1,6 +1,7 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
 mod served;
+mod vm;
 
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::super::CONTROL_ADDRESS;
 use super::Bench;
+
+pub use vm::VM;
 
 type Scenario = fn(&Bench<'_>) -> Result<()>;
 
