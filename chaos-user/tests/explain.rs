@@ -241,6 +241,10 @@ fn every_example_is_exit_0_without_a_warning() {
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let file = entry.unwrap().path();
+        // What the others do harm to.
+        if file.ends_with("app.yaml") {
+            continue;
+        }
         let output = kfault(&["explain", file.to_str().unwrap()], "");
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0), "{text}");

@@ -1,6 +1,6 @@
 //! What `kfault explain --output json` says, whole, as text.
 //!
-//! Every manifest of `deploy/examples` and `tests/golden/cases` has a file in
+//! Every experiment of `deploy/examples` and every manifest of `tests/golden/cases` has a file in
 //! `tests/golden/expected`. `KFAULT_BLESS=1 cargo test -p kfault-tests --test golden` writes them
 //! anew; read the difference before it is committed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -9,10 +9,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chaos_user::api::document::documents;
 use chaos_user::cli::explain::{exit, explain};
 use chaos_user::fault::{load, parse};
 
 const BLESS: &str = "KFAULT_BLESS";
+
+/// Among the examples, what the others do harm to.
+const APP: &str = "deploy/examples/app.yaml";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -26,6 +30,7 @@ fn manifests(folder: &str) -> Vec<(String, String)> {
         .filter(|name| name.ends_with(".yaml"))
         .map(|name| format!("{folder}/{name}"))
         .map(|path| (path.clone(), fs::read_to_string(root().join(&path)).unwrap()))
+        .filter(|(path, _)| path != APP)
         .collect();
     all.sort();
     assert!(!all.is_empty(), "{folder} holds no manifest");
@@ -171,5 +176,28 @@ fn no_golden_is_left_over() {
     for entry in fs::read_dir(root().join("tests/golden/expected")).unwrap() {
         let file = entry.unwrap().path();
         assert!(wanted.contains(&file), "{} belongs to no manifest; remove it", file.display());
+    }
+}
+
+/// No experiment hides in the one file that the other tests pass over.
+#[test]
+fn the_example_application_is_all_of_kubernetes_own_kinds() {
+    let text = fs::read_to_string(root().join(APP)).unwrap();
+    let all: Vec<_> = documents(APP, &text).into_iter().map(|one| one.unwrap().value).collect();
+    let kinds: Vec<_> = all.iter().map(|one| (&one["kind"], &one["metadata"]["name"])).collect();
+    assert_eq!(
+        serde_json::json!(kinds),
+        serde_json::json!([
+            ["Deployment", "myapp1"],
+            ["Service", "myapp1"],
+            ["Deployment", "myapp2"]
+        ])
+    );
+    for deployment in all.iter().filter(|one| one["kind"] == "Deployment") {
+        let pod = &deployment["spec"]["template"];
+        assert_eq!(deployment["spec"]["replicas"], 2);
+        assert_eq!(pod["metadata"]["labels"]["app"], deployment["metadata"]["name"]);
+        let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
+        assert_eq!(*limits, serde_json::json!({ "memory": "64Mi", "cpu": "250m" }));
     }
 }

@@ -16,6 +16,9 @@ pub struct Status {
     /// Phase and records.
     #[serde(deserialize_with = "or_default")]
     pub experiment: ExperimentStatus,
+    /// By target's id, the generation of what asks its node for a network fault that acts there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "or_default")]
+    pub instances: BTreeMap<String, i64>,
     /// What this project adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kfault: Option<Summary>,

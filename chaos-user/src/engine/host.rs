@@ -37,6 +37,8 @@ pub struct Host {
     slots: BTreeMap<Point, u32>,
     line_slots: BTreeSet<u32>,
     cgroup_mount: Option<PathBuf>,
+    /// The hierarchy goes on above what we see of it: levels that we count are too small.
+    is_hierarchy_cut: bool,
 }
 
 impl Host {
@@ -53,6 +55,7 @@ impl Host {
             slots: BTreeMap::new(),
             line_slots: BTreeSet::new(),
             cgroup_mount: cgroup_mount(),
+            is_hierarchy_cut: is_in_cgroup_namespace(),
         })
     }
 
@@ -210,7 +213,7 @@ impl Host {
     fn arm(&mut self, point: &Point, slot: u32, arms: &Arms) -> Result<(), EngineError> {
         let mut wire = Slot {
             rule_count: u32::try_from(arms.rules.len()).unwrap_or(0),
-            cgroup_levels: arms.cgroup_levels,
+            cgroup_levels: levels(arms.cgroup_levels, self.is_hierarchy_cut),
             flags: if arms.orphan { flag::ORPHAN } else { 0 },
             ..Slot::IDLE
         };
@@ -250,6 +253,22 @@ fn opposite(direction: Direction) -> Direction {
 pub fn cgroup_mount() -> Option<PathBuf> {
     let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
     mounts.into_iter().find(|m| m.fs_type == "cgroup2").map(|m| m.mount_point)
+}
+
+/// Whether we are in a namespace of cgroups that is not the machine's first, as in a node that is
+/// itself a container. The number is that of `PROC_CGROUP_INIT_INO`, the same on every kernel.
+fn is_in_cgroup_namespace() -> bool {
+    const FIRST: u64 = 0xefff_fffb;
+    std::fs::metadata("/proc/self/ns/cgroup").is_ok_and(|meta| meta.st_ino() != FIRST)
+}
+
+/// Levels of the hierarchy at which a cgroup may be a member: one bit each. The kernel counts from
+/// the machine's root; where that is out of sight, what we count may be any deeper one.
+fn levels(seen: u32, is_cut: bool) -> u32 {
+    match is_cut && seen != 0 {
+        true => u32::MAX << seen.trailing_zeros(),
+        false => seen,
+    }
 }
 
 impl Kernel for Host {
@@ -325,5 +344,17 @@ impl Kernel for Host {
 
     fn now(&self) -> u64 {
         monotonic_ns()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_exact_unless_the_root_is_out_of_sight() {
+        assert_eq!(levels(0b1010, false), 0b1010);
+        assert_eq!(levels(0b1000, true), u32::MAX - 0b0111);
+        assert_eq!(levels(0, true), 0, "no member, nothing to look up");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use super::event::{Event, What};
 use crate::api::status::{
     Answer, Condition, ConditionKind, DesiredPhase, Operation, Outcome, Record, RecordEvent,
     RecordPhase, Status, Summary,
@@ -27,7 +28,7 @@ pub struct World {
     pub is_paused: bool,
     /// It cannot be recovered: killing is over when it is done.
     pub is_one_shot: bool,
-    /// Nodes carry it out, and answer in their own time.
+    /// Its records say that they wait for the nodes, which answer in their own time.
     pub is_for_nodes: bool,
     /// How long it acts.
     pub duration: Option<Duration>,
@@ -54,19 +55,6 @@ pub enum Report {
     Failed(String),
     /// The target exists no more.
     Gone,
-}
-
-/// Something that the API's events tell people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Which part of the controller speaks, as the API names it.
-    pub component: &'static str,
-    /// The reason.
-    pub reason: &'static str,
-    /// It asks for somebody's attention.
-    pub is_warning: bool,
-    /// One sentence.
-    pub message: String,
 }
 
 /// What follows.
@@ -115,6 +103,7 @@ pub fn step(before: &Status, world: &World) -> Step {
     if before.experiment.desired_phase != Some(desired) {
         status.experiment.desired_phase = Some(desired);
         events.push(turned(world, desired));
+        events.push(Event::updated("desiredphase", "desiredPhase"));
     }
     let mut is_empty = false;
     match &world.chosen {
@@ -124,12 +113,7 @@ pub fn step(before: &Status, world: &World) -> Step {
         }
         Some(Err(reason)) => {
             is_empty = true;
-            events.push(Event {
-                component: "records",
-                reason: "Failed",
-                is_warning: true,
-                message: format!("Failed to select targets: {reason}"),
-            });
+            events.push(Event::failed("records", "select targets", reason));
         }
         _ => {}
     }
@@ -139,7 +123,13 @@ pub fn step(before: &Status, world: &World) -> Step {
         has_failed |= matches!(report, Some(Report::Failed(_)));
         advance(record, desired, report, world, &mut events);
     }
+    if status.experiment.container_records != before.experiment.container_records {
+        events.push(Event::updated("records", "records"));
+    }
     status.conditions = conditions(&status, world.is_paused);
+    if status.conditions != before.conditions {
+        events.push(Event::updated("condition", "conditions"));
+    }
     let mut records = status.experiment.container_records.iter().flatten();
     let is_left = !world.is_one_shot && records.any(|r| r.phase != RecordPhase::NotInjected);
     let holds = !world.is_deleted || is_left;
@@ -164,13 +154,13 @@ fn retry(world: &World) -> Duration {
 }
 
 fn turned(world: &World, desired: DesiredPhase) -> Event {
-    let (reason, message) = match desired {
-        DesiredPhase::Run => ("Started", "Experiment has started"),
-        DesiredPhase::Stop if world.is_deleted => ("Deleted", "Experiment has been deleted"),
-        DesiredPhase::Stop if is_over(world) => ("TimeUp", "Time up according to the duration"),
-        DesiredPhase::Stop => ("Paused", "Experiment has been paused"),
+    let what = match desired {
+        DesiredPhase::Run => What::Started,
+        DesiredPhase::Stop if world.is_deleted => What::Deleted,
+        DesiredPhase::Stop if is_over(world) => What::TimeUp,
+        DesiredPhase::Stop => What::Paused,
     };
-    Event { component: "desiredphase", reason, is_warning: false, message: message.to_owned() }
+    Event { component: "desiredphase", what }
 }
 
 fn advance(
@@ -198,7 +188,8 @@ fn advance(
     };
     record.phase = match (is_injected, desired) {
         (true, DesiredPhase::Run) => RecordPhase::Injected,
-        (true, DesiredPhase::Stop) => RecordPhase::InjectedWait,
+        (true, DesiredPhase::Stop) if world.is_for_nodes => RecordPhase::InjectedWait,
+        (true, DesiredPhase::Stop) => RecordPhase::Injected,
         (false, DesiredPhase::Run) if world.is_for_nodes && report != Some(&Report::Gone) => {
             RecordPhase::NotInjectedWait
         }
@@ -209,17 +200,16 @@ fn advance(
     if is_injected && !was_injected {
         record.injected_count += 1;
         record.note(RecordEvent { outcome, operation: Operation::Apply, message, timestamp });
-        events.push(succeeded("Applied", "apply", record));
+        events.push(told(What::Applied(record.id.clone())));
     } else if was_injected && !is_injected {
         record.recovered_count += 1;
         record.note(RecordEvent { outcome, operation: Operation::Recover, message, timestamp });
-        events.push(succeeded("Recovered", "recover", record));
+        events.push(told(What::Recovered(record.id.clone())));
     }
 }
 
-fn succeeded(reason: &'static str, verb: &str, record: &Record) -> Event {
-    let message = format!("Successfully {verb} chaos for {}", record.id);
-    Event { component: "records", reason, is_warning: false, message }
+fn told(what: What) -> Event {
+    Event { component: "records", what }
 }
 
 /// A failure is told once, not on every look.
@@ -246,12 +236,7 @@ fn failed(
         Operation::Apply => "apply",
         Operation::Recover => "recover",
     };
-    events.push(Event {
-        component: "records",
-        reason: "Failed",
-        is_warning: true,
-        message: format!("Failed to {verb} chaos for {}: {reason}", record.id),
-    });
+    events.push(Event::failed("records", format!("{verb} chaos for {}", record.id), reason));
 }
 
 fn conditions(status: &Status, is_paused: bool) -> Vec<Condition> {
@@ -272,10 +257,13 @@ fn conditions(status: &Status, is_paused: bool) -> Vec<Condition> {
 fn summary(status: &Status, world: &World) -> Summary {
     let is =
         |kind| status.conditions.iter().any(|one| one.kind == kind && one.status == Answer::True);
+    let records = status.experiment.container_records.as_deref();
+    // Also where nobody was chosen: a random share may be none, and a schedule waits for the end.
+    let all = |is: fn(RecordPhase) -> bool| records.unwrap_or_default().iter().all(|r| is(r.phase));
     let is_finished = if world.is_one_shot {
-        is(ConditionKind::AllInjected)
+        records.is_some() && all(|phase| phase == RecordPhase::Injected)
     } else {
-        is_over(world) && is(ConditionKind::AllRecovered)
+        is_over(world) && all(|phase| phase == RecordPhase::NotInjected)
     };
     let phase = if world.is_deleted {
         "Deleting"

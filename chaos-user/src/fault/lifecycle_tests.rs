@@ -37,8 +37,19 @@ fn running() -> Status {
     step(&chosen.status, &World { reports: all(&Report::Injected), ..world() }).status
 }
 
+/// What is told, without what was written.
 fn reasons(step: &Step) -> Vec<&'static str> {
-    step.events.iter().map(|event| event.reason).collect()
+    let told = step.events.iter().filter(|event| !matches!(event.what, What::Updated(_)));
+    told.map(Event::reason).collect()
+}
+
+/// What is told to be written, in order.
+fn written(step: &Step) -> Vec<(&'static str, &'static str)> {
+    let fields = step.events.iter().filter_map(|event| match event.what {
+        What::Updated(field) => Some((event.component, field)),
+        _ => None,
+    });
+    fields.collect()
 }
 
 fn truths(status: &Status) -> Vec<ConditionKind> {
@@ -229,4 +240,63 @@ fn who_was_chosen_stays_on_record() {
     assert_eq!(chosen.kfault.as_ref().map(|k| &k.chosen), Some(&identities));
     let later = step(&chosen, &World { reports: all(&Report::Injected), ..world() }).status;
     assert_eq!(later.kfault.map(|k| k.chosen), Some(identities));
+}
+
+#[test]
+fn what_is_written_is_told_once_each() {
+    let chosen = step(&Status::default(), &World { chosen: Some(Ok(keys())), ..world() });
+    let all =
+        [("desiredphase", "desiredPhase"), ("records", "records"), ("condition", "conditions")];
+    assert_eq!(written(&chosen), all);
+    let injected = World { reports: all_injected(), ..world() };
+    let running = step(&chosen.status, &injected);
+    assert_eq!(written(&running), all[1..]);
+    let counted = World { matched_injected: (7, 5), ..injected };
+    assert_eq!(step(&running.status, &counted).events, [], "counters are no news");
+}
+
+fn all_injected() -> BTreeMap<RecordKey, Report> {
+    all(&Report::Injected)
+}
+
+#[test]
+fn only_nodes_are_waited_for() {
+    let server = World { is_for_nodes: false, ..world() };
+    let chosen = step(&Status::default(), &World { chosen: Some(Ok(keys())), ..server.clone() });
+    assert_eq!(phases(&chosen.status), [RecordPhase::NotInjected; 2]);
+    let running = World { reports: all_injected(), ..server.clone() };
+    let running = step(&chosen.status, &running).status;
+    let stuck = World { is_deleted: true, reports: all_injected(), ..server };
+    let stuck = step(&running, &stuck);
+    assert_eq!(phases(&stuck.status), [RecordPhase::Injected; 2]);
+    assert!(stuck.holds);
+}
+
+#[test]
+fn an_experiment_that_chose_nobody_ends_all_the_same() {
+    let nobody = World { chosen: Some(Ok(Vec::new())), ..world() };
+    let phase = |step: Step| step.status.kfault.unwrap().phase;
+    let one_shot = World { is_one_shot: true, ..nobody.clone() };
+    assert_eq!(phase(step(&Status::default(), &one_shot)), "Finished");
+    let chosen = step(&Status::default(), &nobody);
+    assert_eq!(truths(&chosen.status), [ConditionKind::Selected]);
+    let over = World { duration: Some(Duration::from_secs(5)), now: at(5), ..world() };
+    assert_eq!(phase(step(&chosen.status, &over)), "Finished");
+    // Nor does one wait for ever that never found anybody.
+    assert_eq!(phase(step(&Status::default(), &over)), "Finished");
+}
+
+#[test]
+fn a_record_keeps_its_last_hundred_events() {
+    let mut status = running();
+    for turn in 0..120 {
+        let world = World { is_paused: turn % 2 == 0, ..world() };
+        let report = if world.is_paused { Report::Recovered } else { Report::Injected };
+        status = step(&status, &World { reports: all(&report), ..world }).status;
+    }
+    for record in status.experiment.container_records.iter().flatten() {
+        assert_eq!(record.events.len(), 100);
+        assert_eq!((record.injected_count, record.recovered_count), (61, 60));
+        assert_eq!(record.events[99].operation, Operation::Apply);
+    }
 }

@@ -4,6 +4,7 @@
 //! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
 
 mod compose;
+pub mod event;
 pub mod explain;
 pub mod lifecycle;
 mod load;

@@ -63,6 +63,8 @@ pub struct Turn {
     pub waits_for: Option<String>,
     /// Finished children to remove, oldest first.
     pub remove: Vec<String>,
+    /// The history is full and this child, which still acts, is older than all that is kept.
+    pub kept: Option<String>,
     /// Look again after this time.
     pub again: Option<Duration>,
 }
@@ -181,7 +183,8 @@ impl Schedule {
         is_paused: bool,
         now: Timestamp,
     ) -> Turn {
-        let mut turn = Turn { remove: self.outdated(children), ..Turn::default() };
+        let mut turn =
+            Turn { remove: self.outdated(children), kept: self.kept(children), ..Turn::default() };
         if is_paused {
             return turn;
         }
@@ -204,6 +207,15 @@ impl Schedule {
             None => turn.start = Some(due),
         }
         turn
+    }
+
+    /// A limit that was written, and children beyond it of which the oldest cannot be removed.
+    fn kept(&self, children: &[Child]) -> Option<String> {
+        let surplus = children.len().checked_sub(self.history).filter(|_| self.history > 0)?;
+        let mut all: Vec<&Child> = children.iter().collect();
+        all.sort_by_key(|child| (child.created, child.name.clone()));
+        let acting = all[..surplus].iter().find(|child| !child.is_finished)?;
+        Some(acting.name.clone())
     }
 
     fn outdated(&self, children: &[Child]) -> Vec<String> {
@@ -313,6 +325,18 @@ mod tests {
         };
         assert_eq!(keep(&json!({ "historyLimit": 1 })), ["old", "middle"]);
         assert_eq!(keep(&json!({})), ["old", "middle", "new"]);
+    }
+
+    #[test]
+    fn a_child_that_outlives_the_history_is_told_of_and_stays() {
+        let schedule = read(&json!({ "historyLimit": 1, "concurrencyPolicy": "Allow" })).unwrap();
+        let children = [child("acts", 0, false), child("old", 1, true), child("new", 2, true)];
+        let turn = schedule.turn(at(2), &children, false, at(9));
+        assert_eq!((turn.kept.as_deref(), turn.remove), (Some("acts"), vec!["old".to_owned()]));
+        let few = schedule.turn(at(2), &children[..1], false, at(9));
+        assert_eq!(few.kept, None);
+        let without = read(&json!({})).unwrap().turn(at(2), &children, false, at(9));
+        assert_eq!(without.kept, None, "no limit was written");
     }
 
     #[test]

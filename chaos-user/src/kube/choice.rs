@@ -50,6 +50,7 @@ pub fn chosen(
     };
     let uid = object.uid().unwrap_or_default();
     let mut out = Chosen::default();
+    let mut is_anybody = false;
     let mut side = |key: &str, choice: &Choice| -> Result<(), String> {
         let others = cache.pods.values().filter(|pod| !is_own(pod, reach));
         let pods = matching(&choice.selector, others, &around);
@@ -57,6 +58,7 @@ pub fn chosen(
         let chosen = choose(choice.mode, named, seed_for(0, &format!("{uid}{key}")))
             .map_err(|_| "no pod is selected".to_owned())?;
         for pod in chosen {
+            is_anybody = true;
             let parts = match experiment.containers() {
                 Some(names) => containers(pod, names),
                 None => vec![(pod.id(), pod.uid.clone())],
@@ -72,7 +74,9 @@ pub fn chosen(
     if let Some(target) = experiment.target() {
         side(".Target", target)?;
     }
-    if out.keys.is_empty()
+    // A random share may be nobody at all.
+    if is_anybody
+        && out.keys.is_empty()
         && let Some(names) = experiment.containers()
     {
         return Err(format!("no selected pod has a container {}", names.join(" or ")));

@@ -15,8 +15,6 @@ use super::metrics::Metrics;
 use crate::api::kind::API_VERSION;
 use crate::fault::lifecycle::Event;
 
-/// Annotation with the event's type, for clients that filter by it.
-const TYPE: &str = "chaos-mesh.org/type";
 /// An event that is not written soon is not worth waiting for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,14 +31,9 @@ impl Teller {
     /// Writes events in the background; one that is lost is logged.
     pub fn tell(&self, name: &Name, object: &DynamicObject, events: Vec<Event>) {
         for (index, event) in events.into_iter().enumerate() {
-            self.metrics.told(name.kind, event.reason, event.is_warning);
-            tracing::info!(
-                kind = name.kind,
-                object = name.key,
-                reason = event.reason,
-                "{}",
-                event.message
-            );
+            self.metrics.told(name.kind, event.reason(), event.is_warning());
+            let (reason, message) = (event.reason(), event.message());
+            tracing::info!(kind = name.kind, object = name.key, reason, "{message}");
             let (client, written) = (self.client.clone(), written(name, object, &event, index));
             tokio::spawn(async move {
                 let namespace = written.metadata.namespace.clone().unwrap_or_default();
@@ -65,7 +58,7 @@ fn written(name: &Name, object: &DynamicObject, event: &Event, index: usize) -> 
         metadata: ObjectMeta {
             name: Some(format!("{own}.{moment:x}")),
             namespace: namespace.clone(),
-            annotations: Some([(TYPE.to_owned(), event.reason.to_owned())].into()),
+            annotations: Some(event.annotations().into_iter().collect()),
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
@@ -77,9 +70,9 @@ fn written(name: &Name, object: &DynamicObject, event: &Event, index: usize) -> 
             resource_version: object.resource_version(),
             ..ObjectReference::default()
         },
-        reason: Some(event.reason.to_owned()),
-        message: Some(event.message.clone()),
-        type_: Some(if event.is_warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(event.reason().to_owned()),
+        message: Some(event.message()),
+        type_: Some(if event.is_warning() { "Warning" } else { "Normal" }.to_owned()),
         source: Some(EventSource { component: Some(event.component.to_owned()), host: None }),
         count: Some(1),
         first_timestamp: Some(Time(now)),

@@ -21,9 +21,9 @@ use super::server::{self, Deed, Way};
 use super::{KubeError, objects};
 use crate::api::kind::Kind;
 use crate::api::metadata::PAUSE;
-use crate::api::nodefault::NodeState;
-use crate::api::status::{DesiredPhase, Status};
-use crate::fault::lifecycle::{self, Event, RecordKey, Report, Step, World};
+use crate::api::nodefault::{NodeState, Pod};
+use crate::api::status::{DesiredPhase, Record, Status};
+use crate::fault::lifecycle::{self, Event, RecordKey, Report, Step, What, World};
 use crate::fault::{self, Experiment, Fault, Parsed};
 use crate::select::pods;
 
@@ -90,7 +90,10 @@ impl Look {
             is_deleted: object.metadata.deletion_timestamp.is_some(),
             is_paused: object.annotations().get(PAUSE).is_some_and(|value| value == "true"),
             is_one_shot: parsed.experiment.as_ref().is_some_and(Experiment::is_one_shot),
-            is_for_nodes: way != Way::Server,
+            is_for_nodes: matches!(
+                parsed.experiment.as_ref().map(|experiment| &experiment.fault),
+                Some(Fault::Network(_))
+            ),
             duration,
             chosen: None,
             identities: BTreeMap::new(),
@@ -133,8 +136,10 @@ impl Look {
                 let age = self.world.now.duration_since(*renewed);
                 Duration::try_from(age).is_ok_and(|age| age > SILENT)
             });
+            // An agent that is heard works, whether or not there is a Node object.
+            let is_unknown = !cache.agents.contains_key(&node);
             let is_gone = !cache.nodes.is_empty() && !cache.nodes.contains_key(&node);
-            if is_silent || is_gone {
+            if is_silent || (is_gone && is_unknown) {
                 self.silent.insert(node);
             }
         }
@@ -165,16 +170,31 @@ impl Look {
         }
     }
 
-    /// What the agents know of a record.
-    fn asked(&self, key: &str, id: &str) -> Option<Report> {
-        let pod_id = pod_of(id);
-        let asked = self.faults.values().find_map(|fault| {
+    /// The NodeFault that asks for a record's fault, and the pod as it knows it.
+    fn task(&self, key: &str, pod_id: &str) -> Option<(&cache::Fault, &Pod)> {
+        self.faults.values().find_map(|fault| {
             let spec = fault.spec.as_ref()?;
             let side = if key == "." { Some(&spec.sources) } else { spec.targets.as_ref() };
             let pod = side?.iter().find(|pod| pod.id() == pod_id && pod.node == spec.node)?;
             Some((fault, pod))
-        });
-        let Some((fault, pod)) = asked else {
+        })
+    }
+
+    /// By record's id, the generation of what asks for its fault, for as long as that acts.
+    fn instances(&self, status: &Status) -> BTreeMap<String, i64> {
+        let records = status.experiment.container_records.iter().flatten();
+        let acting = records.filter(|record| record.phase.is_injected());
+        let one = |record: &Record| {
+            let (fault, _) = self.task(&record.selector_key, pod_of(&record.id))?;
+            Some((record.id.clone(), fault.object.metadata.generation.unwrap_or_default()))
+        };
+        acting.filter_map(one).collect()
+    }
+
+    /// What the agents know of a record.
+    fn asked(&self, key: &str, id: &str) -> Option<Report> {
+        let pod_id = pod_of(id);
+        let Some((fault, pod)) = self.task(key, pod_id) else {
             // Nobody has been asked: the fault cannot act.
             return if self.pods.contains_key(pod_id) {
                 Some(Report::Recovered)
@@ -223,6 +243,9 @@ impl Look {
         let is_forced = self.object.annotations().get(CLEAN).is_some_and(|value| value == "forced");
         let Step { mut status, holds, mut events, again } =
             lifecycle::step(&self.status, &self.world);
+        if self.world.is_for_nodes {
+            status.instances = self.instances(&status);
+        }
         let has_finalizer = self.object.finalizers().iter().any(|f| f == FINALIZER);
         if self.world.is_deleted && !has_finalizer {
             return Ok(Outcome::default());
@@ -244,12 +267,13 @@ impl Look {
         let keeps = (holds || faults_left) && !(self.world.is_deleted && is_forced);
         if keeps && !has_finalizer {
             self.object.finalizers_mut().push(FINALIZER.to_owned());
-            events
-                .insert(0, note("initFinalizers", "FinalizerInited", "Finalizer has been inited"));
+            let inited = Event { component: "initFinalizers", what: What::FinalizerInited };
+            events.splice(0..0, [inited, Event::updated("initFinalizers", "finalizer")]);
         }
         if !keeps && has_finalizer {
             self.object.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
-            events.push(note("cleanFinalizers", "FinalizerInited", "Finalizer has been removed"));
+            events.push(Event { component: "cleanFinalizers", what: What::FinalizerRemoved });
+            events.push(Event::updated("cleanFinalizers", "finalizer"));
         }
         let is_changed = status != self.status || keeps != has_finalizer;
         let mut outcome = Outcome { again, ..Outcome::default() };
@@ -353,15 +377,11 @@ impl Look {
     }
 }
 
-fn note(component: &'static str, reason: &'static str, message: &str) -> Event {
-    Event { component, reason, is_warning: false, message: message.to_owned() }
-}
-
 fn refused(reason: &str, is_unsupported: bool) -> Vec<Event> {
-    let event = |reason, message| Event { component: "records", reason, is_warning: true, message };
-    let mut all = vec![event("Failed", format!("Failed to apply chaos: {reason}"))];
+    let mut all = vec![Event::failed("records", "apply chaos", reason)];
     if is_unsupported {
-        all.push(event("NotSupported", format!("{reason} is not supported")));
+        let what = What::NotSupported(reason.to_owned());
+        all.push(Event { component: "records", what });
     }
     all
 }

@@ -12,9 +12,13 @@ use super::{KubeError, objects};
 use crate::api::kind::{API_VERSION, Kind, SCHEDULE};
 use crate::api::metadata::PAUSE;
 use crate::fault;
-use crate::fault::lifecycle::Event;
+use crate::fault::event::{Event, What};
 use crate::fault::schedule::{Child, Schedule, Turn, child_name};
 
+/// Who speaks of starts, as the API names it.
+const CRON: &str = "schedule-cron";
+/// Who speaks of the history.
+const GC: &str = "schedule-gc";
 /// Label of children, with the schedule's name.
 const MANAGED: &str = "managed-by";
 /// Annotation of children that were paused because the schedule was.
@@ -66,8 +70,8 @@ impl Look {
         let schedule = match read_schedule(&self.name, &self.object) {
             Ok(schedule) => schedule,
             Err(complaint) => {
-                let message = format!("Failed to read the schedule: {complaint}");
-                self.complain(teller, "Failed", &complaint, message);
+                let what = Event::failed(CRON, "read the schedule", complaint.clone());
+                self.complain(teller, &complaint, what);
                 return Ok(Outcome { complaint: Some(complaint), ..Outcome::default() });
             }
         };
@@ -75,7 +79,7 @@ impl Look {
         self.pause(client, is_paused).await?;
         let children: Vec<Child> = self.children.iter().map(|(_, child)| read(child)).collect();
         let turn = schedule.turn(self.last(), &children, is_paused, self.now);
-        let Turn { start, missed, waits_for, remove, again } = turn;
+        let Turn { start, missed, waits_for, remove, kept, again } = turn;
         for name in &remove {
             self.remove(client, name).await?;
         }
@@ -86,13 +90,15 @@ impl Look {
             active.push(child);
         }
         if let Some(due) = missed {
-            let message = format!("Missed scheduled time to start a job: {due}");
-            teller.tell(&self.name, &self.object, vec![warning("MissSchedule", message)]);
+            let event = Event { component: CRON, what: What::Missed(due) };
+            teller.tell(&self.name, &self.object, vec![event]);
         }
-        if let Some(running) = waits_for {
-            let message = format!("Forbid spawning new job because: {running} is still running");
-            self.complain(teller, "Forbid", &running, message);
-            outcome.complaint = Some(running);
+        let forbid = waits_for.map(|name| Event { component: CRON, what: What::Forbid(name) });
+        let skip = kept.map(|name| Event { component: GC, what: What::Skip(name) });
+        for event in [forbid, skip].into_iter().flatten() {
+            let complaint = event.message();
+            self.complain(teller, &complaint, event);
+            outcome.complaint = Some(outcome.complaint.unwrap_or_default() + &complaint);
         }
         outcome.written = self.note(client, start.or(missed), active).await?;
         Ok(outcome)
@@ -104,9 +110,10 @@ impl Look {
         noted.or_else(|| self.object.creation_timestamp().map(|time| time.0)).unwrap_or(self.now)
     }
 
-    fn complain(&self, teller: &Teller, reason: &'static str, complaint: &str, message: String) {
-        if self.complaint.as_deref() != Some(complaint) {
-            teller.tell(&self.name, &self.object, vec![warning(reason, message)]);
+    /// Tells what was not told the last time.
+    fn complain(&self, teller: &Teller, complaint: &str, event: Event) {
+        if !self.complaint.as_deref().is_some_and(|told| told.contains(complaint)) {
+            teller.tell(&self.name, &self.object, vec![event]);
         }
     }
 
@@ -152,12 +159,7 @@ impl Look {
         let api = self.api(&teller.client, schedule.kind);
         match api.create(&PostParams::default(), &child).await {
             Ok(child) => {
-                let event = Event {
-                    component: "schedule",
-                    reason: "Spawned",
-                    is_warning: false,
-                    message: format!("Create new object: {name}"),
-                };
+                let event = Event { component: CRON, what: What::Spawned(name) };
                 teller.tell(&self.name, &self.object, vec![event]);
                 Ok(reference(schedule.kind.name(), &child))
             }
@@ -270,8 +272,4 @@ fn reference(kind: &str, child: &DynamicObject) -> Value {
         "namespace": child.namespace().unwrap_or_default(),
         "uid": child.uid().unwrap_or_default(),
     })
-}
-
-fn warning(reason: &'static str, message: String) -> Event {
-    Event { component: "schedule", reason, is_warning: true, message }
 }

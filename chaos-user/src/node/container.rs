@@ -11,15 +11,18 @@ const SHORTEST_ID: usize = 4;
 const ID_LEN: usize = 64;
 
 /// The container id that a cgroup directory stands for, by the name that the runtime gave it:
-/// a plain id (cgroupfs driver) or `docker-ID.scope`, `cri-containerd-ID.scope`,
+/// a plain id or `crio-ID` (cgroupfs driver), or `docker-ID.scope`, `cri-containerd-ID.scope`,
 /// `crio-ID.scope`, `libpod-ID.scope` (systemd driver). A monitor's own scope
 /// (`crio-conmon-…`, `libpod-conmon-…`) is no container.
 #[must_use]
 pub fn id_of(directory: &str) -> Option<&str> {
     const PREFIXES: [&str; 4] = ["docker-", "cri-containerd-", "crio-", "libpod-"];
-    let id = match directory.strip_suffix(".scope") {
-        Some(scope) => PREFIXES.iter().find_map(|prefix| scope.strip_prefix(prefix))?,
-        None => directory.strip_prefix("libpod-").unwrap_or(directory),
+    let scope = directory.strip_suffix(".scope");
+    let name = scope.unwrap_or(directory);
+    let id = match PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+        Some(id) => id,
+        None if scope.is_none() => name,
+        None => return None,
     };
     (id.len() == ID_LEN && is_hex(id)).then_some(id)
 }
@@ -83,12 +86,15 @@ mod tests {
             format!("crio-{ID}.scope"),
             format!("libpod-{ID}.scope"),
             format!("libpod-{ID}"),
+            format!("crio-{ID}"),
         ] {
             assert_eq!(id_of(&name), Some(ID), "{name}");
         }
         for name in [
             "system.slice".to_owned(),
             format!("crio-conmon-{ID}.scope"),
+            format!("crio-conmon-{ID}"),
+            format!("{ID}.scope"),
             ID[..63].into(),
             ID.to_uppercase(),
         ] {

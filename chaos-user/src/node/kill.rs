@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use super::cgroup::base;
+use super::container::id_of;
 use super::local::Host;
 use super::pods::Pods;
 use super::process;
@@ -43,11 +44,9 @@ pub fn kill(host: &Host, pods: &Pods, cgroups: &[String], kill: &Kill) -> Result
     send(&process).map_err(|error| failed(&error))
 }
 
-/// True for the cgroup directory of a container: `ID`, or `cri-containerd-ID.scope`.
+/// True for the cgroup directory of a container, by whatever runtime. Its monitor's is none.
 fn is_of(directory: &str, id: &str) -> bool {
-    let name = directory.strip_suffix(".scope").unwrap_or(directory);
-    !id.is_empty()
-        && name.strip_suffix(id).is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
+    id_of(directory) == Some(id)
 }
 
 /// The process whose parent is none of them: the container's first one, also where a pod shares
@@ -96,11 +95,13 @@ mod tests {
 
     #[test]
     fn directories_of_containers_are_known() {
-        let id = "0123456789abcdef";
+        let id = "0123456789abcdef".repeat(4);
+        let id = id.as_str();
         assert!(is_of(id, id));
         assert!(is_of(&format!("cri-containerd-{id}.scope"), id));
         assert!(is_of(&format!("crio-{id}.scope"), id));
-        assert!(!is_of("123456789abcdef", id));
+        assert!(!is_of(&format!("crio-conmon-{id}.scope"), id));
+        assert!(!is_of(&id[1..], id));
         assert!(!is_of(&format!("x{id}"), id));
         assert!(!is_of(id, ""));
     }

@@ -80,6 +80,8 @@ pub fn workload(host: &mut Host, pods: &Pods, pod: &Pod, name: &str) -> Result<W
 
 #[cfg(test)]
 mod tests {
+    use super::super::container::containers;
+    use super::super::fixture::Fixture;
     use super::*;
 
     const UID: &str = "0f6f2b0e-5f1c-4c8e-9a5e-3f1d2c4b5a69";
@@ -96,6 +98,110 @@ mod tests {
         for name in ["podman", "pod", "kubepods-besteffort.slice", "system.slice"] {
             assert_eq!(uid_of(name), None, "{name}");
         }
+    }
+
+    const ID: &str = "3e1f6a0cb7d24589a6c1e0f2d3b4a5968778695a4b3c2d1e0f9e8d7c6b5a4032";
+
+    /// `kubepods…` of a pod and of its container, as kubelets and runtimes make them.
+    fn layouts() -> Vec<(String, String)> {
+        let slice = UID.replace('-', "_");
+        let mut all = Vec::new();
+        for (class, dash) in [("", ""), ("burstable", "-burstable"), ("besteffort", "-besteffort")]
+        {
+            let folder = if class.is_empty() { String::new() } else { format!("/{class}") };
+            // cgroupfs driver: containerd and Docker, then CRI-O; also below a kubelet's own root.
+            for root in ["", "/kubelet", "/system.slice/docker-1f.scope/kubelet"] {
+                let pod = format!("{root}/kubepods{folder}/pod{UID}");
+                all.push((pod.clone(), format!("{pod}/{ID}")));
+                all.push((pod.clone(), format!("{pod}/crio-{ID}")));
+            }
+            // systemd driver; with a root, every slice carries the name of the one above.
+            for (root, name) in [
+                ("", "kubepods"),
+                ("/kubelet.slice", "kubelet-kubepods"),
+                ("/system.slice/docker-1f.scope/kubelet.slice", "kubelet-kubepods"),
+            ] {
+                let class = match class {
+                    "" => String::new(),
+                    class => format!("/{name}-{class}.slice"),
+                };
+                let pod = format!("{root}/{name}.slice{class}/{name}{dash}-pod{slice}.slice");
+                for scope in ["cri-containerd", "crio", "docker"] {
+                    all.push((pod.clone(), format!("{pod}/{scope}-{ID}.scope")));
+                }
+                // crun puts processes one level further down.
+                all.push((pod.clone(), format!("{pod}/crio-{ID}.scope/container")));
+            }
+        }
+        all
+    }
+
+    fn pod(host_network: bool) -> Pod {
+        Pod {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            uid: UID.to_owned(),
+            node: "n".to_owned(),
+            addresses: Vec::new(),
+            host_network,
+        }
+    }
+
+    fn found(fixture: &Fixture, pod: &Pod) -> Result<Workload, String> {
+        let mut host = fixture.host();
+        let pods = Pods::among(&host.all_cgroups().unwrap());
+        workload(&mut host, &pods, pod, "pod:shop/web")
+    }
+
+    #[test]
+    fn a_pod_is_found_whatever_kubelet_and_runtime_call_its_cgroups() {
+        for (pod_path, container) in layouts() {
+            let fixture = Fixture::new();
+            fixture.process(1, "init", "/init.scope", "host");
+            // CRI-O's monitor may live in the pod's cgroup, in the node's namespace.
+            fixture.process(20, "conmon", &format!("{pod_path}/crio-conmon-{ID}.scope"), "host");
+            fixture.process(21, "app", &container, "pod");
+            fixture.process(
+                22,
+                "other",
+                "/kubepods/poddeadbeefdeadbeefdeadbeefdeadbeef/x",
+                "other",
+            );
+            let found = found(&fixture, &pod(false)).unwrap();
+            assert!(found.netns.ends_with("proc/21/ns/net"), "{container}: {}", found.netns);
+            assert_eq!(found.cgroup, None, "{container}");
+            assert_eq!(found.sockets.unwrap().path, pod_path);
+        }
+    }
+
+    #[test]
+    fn a_pod_on_the_nodes_network_is_its_cgroup() {
+        for (pod_path, container) in layouts() {
+            let fixture = Fixture::new();
+            fixture.process(1, "init", "/init.scope", "host");
+            fixture.process(21, "app", &container, "host");
+            let found = found(&fixture, &pod(true)).unwrap();
+            assert_eq!(found.cgroup.unwrap().path, pod_path);
+        }
+    }
+
+    #[test]
+    fn containers_are_told_from_monitors_in_every_layout() {
+        for (pod_path, container) in layouts() {
+            let monitor = format!("{pod_path}/crio-conmon-{ID}.scope");
+            let own = container.trim_end_matches("/container").to_owned();
+            let paths = [pod_path, monitor, own.clone(), container];
+            assert_eq!(containers(&paths), [(ID, own.as_str())]);
+        }
+    }
+
+    #[test]
+    fn a_pod_that_is_not_here_is_said_by_its_uid() {
+        let fixture = Fixture::new();
+        fixture.process(1, "init", "/init.scope", "host");
+        assert!(found(&fixture, &pod(false)).unwrap_err().contains(UID));
+        fixture.cgroup(&format!("/kubepods/pod{UID}"));
+        assert!(found(&fixture, &pod(false)).unwrap_err().contains("no process"));
     }
 
     #[test]
