@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{CONTROL_ADDRESS, Cluster, load, up};
 use crate::progress::{duration, step};
 use crate::{exec, image};
+use scenarios::Tier;
 
 /// Options of `cargo xtask cluster e2e`.
 #[derive(clap::Args)]
@@ -18,6 +19,9 @@ pub struct Args {
     /// Only the scenarios whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Only the scenarios that a CI job has time for
+    #[arg(long)]
+    ci: bool,
     /// Leave the cluster up afterwards
     #[arg(long)]
     keep: bool,
@@ -32,20 +36,26 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn e2e(cluster: &Cluster, args: &Args) -> Result<()> {
     let was_up = !cluster.nodes().is_empty();
     up::up(cluster, 2)?;
-    let done = run(cluster, args.filter.as_deref());
+    let done = run(cluster, args);
     if !was_up && !args.keep {
         step("end the cluster", |_| super::down::down(cluster))?;
     }
     done
 }
 
-fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
+fn run(cluster: &Cluster, args: &Args) -> Result<()> {
     load(cluster, &[image::kfault()?, image::app()?])?;
     let bench = Bench { cluster };
     step("install kfault and the application", |_| bench.install())?;
+    let all = Instant::now();
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let (chosen, later): (Vec<_>, Vec<_>) = scenarios::ALL
+        .iter()
+        .filter(|(name, ..)| name.contains(filter))
+        .partition(|(.., tier)| !args.ci || *tier == Tier::Ci);
+    ensure!(!chosen.is_empty(), "no scenario's name contains {filter:?}");
     let mut failed = Vec::new();
-    let chosen = scenarios::ALL.iter().filter(|(name, _)| filter.is_none_or(|f| name.contains(f)));
-    for (name, scenario) in chosen {
+    for (name, scenario, _) in &chosen {
         let start = Instant::now();
         let result = scenario(&bench).and_then(|()| bench.clean());
         match result {
@@ -58,6 +68,17 @@ fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
             }
         }
     }
+    for (name, ..) in &later {
+        println!("not with --ci: {name}");
+    }
+    println!(
+        "{} scenarios: {} passed, {} failed, {} not with --ci ({})",
+        chosen.len() + later.len(),
+        chosen.len() - failed.len(),
+        failed.len(),
+        later.len(),
+        duration(all.elapsed())
+    );
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }
