@@ -12,6 +12,7 @@ use super::node::Node;
 use super::{CONTROL_ADDRESS, Cluster, load, up};
 use crate::progress::{duration, step};
 use crate::{exec, image};
+use scenarios::Tier;
 
 /// Options of `cargo xtask cluster e2e`.
 #[derive(clap::Args)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// On one node of this machine and one in a virtual machine, instead of two of this machine
     #[arg(long)]
     vm_node: bool,
+    /// Only the scenarios that a CI job has time for
+    #[arg(long)]
+    ci: bool,
     /// Leave the cluster up afterwards
     #[arg(long)]
     keep: bool,
@@ -38,23 +42,29 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn e2e(cluster: &Cluster, args: &Args) -> Result<()> {
     let was_up = !cluster.nodes().is_empty();
     up::up(cluster, &Node::several(if args.vm_node { 1 } else { 2 }, args.vm_node))?;
-    let done = run(cluster, args.filter.as_deref());
+    let done = run(cluster, args);
     if !was_up && !args.keep {
         step("end the cluster", |_| super::down::down(cluster))?;
     }
     done
 }
 
-fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
+fn run(cluster: &Cluster, args: &Args) -> Result<()> {
     load(cluster, &[image::kfault()?, image::app()?])?;
     let vm = cluster.nodes().into_iter().find(Node::is_vm);
     let bench = Bench { cluster, vm };
     step("install kfault and the application", |_| bench.install())?;
-    let mut failed = Vec::new();
+    let all = Instant::now();
+    let filter = args.filter.as_deref().unwrap_or_default();
     let more = bench.vm.as_ref().map_or(&[][..], |_| scenarios::VM);
-    let all = scenarios::ALL.iter().chain(more);
-    let chosen = all.filter(|(name, _)| filter.is_none_or(|f| name.contains(f)));
-    for (name, scenario) in chosen {
+    let (chosen, later): (Vec<_>, Vec<_>) = scenarios::ALL
+        .iter()
+        .chain(more)
+        .filter(|(name, ..)| name.contains(filter))
+        .partition(|(.., tier)| !args.ci || *tier == Tier::Ci);
+    ensure!(!chosen.is_empty(), "no scenario's name contains {filter:?}");
+    let mut failed = Vec::new();
+    for (name, scenario, _) in &chosen {
         let start = Instant::now();
         let result = scenario(&bench).and_then(|()| bench.clean());
         match result {
@@ -67,6 +77,17 @@ fn run(cluster: &Cluster, filter: Option<&str>) -> Result<()> {
             }
         }
     }
+    for (name, ..) in &later {
+        println!("not with --ci: {name}");
+    }
+    println!(
+        "{} scenarios: {} passed, {} failed, {} not with --ci ({})",
+        chosen.len() + later.len(),
+        chosen.len() - failed.len(),
+        failed.len(),
+        later.len(),
+        duration(all.elapsed())
+    );
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }

@@ -13,35 +13,48 @@ use super::Bench;
 
 pub use vm::VM;
 
-type Scenario = fn(&Bench<'_>) -> Result<()>;
+/// What a scenario does.
+pub type Scenario = fn(&Bench<'_>) -> Result<()>;
+
+/// When a scenario runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Always. All of these together take six minutes at most.
+    Ci,
+    /// Not with `--ci`: it waits for long.
+    Full,
+}
+use Tier::{Ci, Full};
 
 /// All of them, in the order in which they run.
-pub const ALL: &[(&str, Scenario)] = &[
-    ("delay: injected, measured, counted, gone with the object", delay),
-    ("pause and go on by annotation", pause),
-    ("a duration ends by itself", duration),
-    ("partition between two selections, both ways", partition),
-    ("a name at the other end is looked up by the controller", name),
-    ("an empty selection is told and tried again", empty),
-    ("agents that die come back and go on", agents_die),
-    ("a controller that dies leaves nothing behind", controller_dies),
-    ("a pod that is deleted keeps nothing from being deleted", pod_goes),
-    ("pod-kill deletes the chosen pods once", pod_kill),
-    ("pod-failure: the pod fails and is put back exactly", pod_failure),
-    ("container-kill restarts the container once", container_kill),
-    ("a schedule starts, is paused, and takes its children along", schedule),
-    ("a node that is cut off ends its faults, and keeps nothing from being deleted", cut_off),
+pub const ALL: &[(&str, Scenario, Tier)] = &[
+    ("delay: injected, measured, counted, gone with the object", delay, Ci),
+    ("pause and go on by annotation", pause, Ci),
+    ("a duration ends by itself", duration, Ci),
+    ("partition between two selections, both ways", partition, Ci),
+    ("a name at the other end is looked up by the controller", name, Ci),
+    ("an empty selection is told and tried again", empty, Ci),
+    ("agents that die come back and go on", agents_die, Ci),
+    ("a controller that dies leaves nothing behind", controller_dies, Ci),
+    ("a pod that is deleted keeps nothing from being deleted", pod_goes, Ci),
+    ("pod-kill deletes the chosen pods once", pod_kill, Ci),
+    ("pod-failure: the pod fails and is put back exactly", pod_failure, Ci),
+    ("container-kill restarts the container once", container_kill, Ci),
+    ("a schedule starts, is paused, and takes its children along", schedule, Ci),
+    ("a node that is cut off ends its faults, and keeps nothing from being deleted", cut_off, Full),
     (
         "what is wrong is refused, what does nothing is warned of, defaults are stored",
         served::admission,
+        Ci,
     ),
     (
         "without a controller nothing is taken, and what is there can be changed",
         served::no_controller,
+        Ci,
     ),
-    ("metrics: what was injected, asked and told", served::metrics),
-    ("an agent answers for its own node only, and may do nothing else", rights),
-    ("what this version cannot do is said, and can be deleted", unsupported),
+    ("metrics: what was injected, asked and told", served::metrics, Ci),
+    ("an agent answers for its own node only, and may do nothing else", rights, Ci),
+    ("what this version cannot do is said, and can be deleted", unsupported, Ci),
 ];
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {

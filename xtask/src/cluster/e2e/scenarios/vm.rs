@@ -4,11 +4,14 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::super::Bench;
-use super::{Scenario, delayed};
+use super::{Scenario, Tier, delayed};
 
 /// Run where one node is a virtual machine.
-pub const VM: &[(&str, Scenario)] =
-    &[("on a stock kernel packets wait in fq, below cgroups that systemd has made", fq)];
+pub const VM: &[(&str, Scenario, Tier)] = &[(
+    "on a stock kernel packets wait in fq, below cgroups that systemd has made",
+    fq,
+    Tier::Full,
+)];
 
 fn fq(bench: &Bench<'_>) -> Result<()> {
     let vm = bench.vm.as_ref().context("no node is a virtual machine")?.name();
