@@ -1,5 +1,7 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod examples;
+mod install;
 mod served;
 
 use std::time::Duration;
@@ -39,6 +41,16 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("metrics: what was injected, asked and told", served::metrics),
     ("an agent answers for its own node only, and may do nothing else", rights),
     ("what this version cannot do is said, and can be deleted", unsupported),
+    ("the examples of PodChaos", examples::pods),
+    ("the example of Schedule, every two minutes", examples::schedule),
+    ("the agents' rights reach containers of other users", install::other_users),
+    ("kfault stop: everything is paused and has recovered", install::stop),
+    ("kfault stop without a controller says what is not over", install::stop_without_controller),
+    ("kfault does not start beside another Chaos Mesh", install::rival),
+    ("the chart makes what the plain manifests make", install::alike),
+    ("installed plainly, removed without a trace, and installed again", install::plain),
+    ("the chart: installed, upgraded under a fault, and uninstalled", install::chart_life),
+    ("the chart for one namespace", install::chart_for_one_namespace),
 ];
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {
