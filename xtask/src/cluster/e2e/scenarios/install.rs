@@ -255,9 +255,11 @@ fn remove(bench: &Bench<'_>) -> Result<()> {
 /// A fault that acts, and something that would start more of them.
 fn busy(bench: &Bench<'_>) -> Result<()> {
     bench.apply(&delayed("delay", &json!({})))?;
+    // For addresses that nobody measures.
+    let block = delayed("x", &json!({ "externalTargets": ["192.0.2.1"], "duration": "3s" }));
     let schedule = json!({
         "schedule": "@every 2s", "type": "NetworkChaos", "historyLimit": 1,
-        "concurrencyPolicy": "Allow", "networkChaos": delayed("x", &json!({}))["spec"],
+        "concurrencyPolicy": "Allow", "networkChaos": block["spec"],
     });
     bench.apply(&object("Schedule", "often", &schedule))?;
     bench.condition("networkchaos/delay", "AllInjected")?;
@@ -317,7 +319,6 @@ fn uninstall(bench: &Bench<'_>, namespace: &str) -> Result<()> {
 pub fn chart_life(bench: &Bench<'_>) -> Result<()> {
     by_chart(bench, NAMESPACE, &[], || {
         busy(bench)?;
-        bench.kubectl(&["delete", "schedule/often", "--timeout=20s"])?;
         bench.connects("web", 200, 250)?;
         bench.neighbour_is_well()?;
         let before = bench.get(&["networkchaos/delay"])?["metadata"]["uid"].clone();
@@ -327,11 +328,13 @@ pub fn chart_life(bench: &Bench<'_>) -> Result<()> {
         ensure!(bench.get(&["networkchaos/delay"])?["metadata"]["uid"] == before, "another one");
         // Its agents were started anew, and go on.
         bench.until("the fault to act again", || Ok(bench.connects("web", 200, 250).is_ok()))?;
-        let log = bench.kubectl(&["-n", NAMESPACE, "logs", CONTROLLER, "--tail=1"])?;
-        ensure!(!objects(&log)?.is_empty(), "the log is no JSON: {log}");
-        let (is_taken, said) = bench.applied(&delayed("wrong", &json!({ "mode": "some" })))?;
+        bench.until("a log of JSON", || {
+            let log = bench.kubectl(&["-n", NAMESPACE, "logs", CONTROLLER, "--tail=1"])?;
+            Ok(objects(&log)?.iter().any(|line| line["level"] == "INFO"))
+        })?;
+        let wrong = delayed("wrong", &json!({ "mode": "fixed-percent", "value": "150" }));
+        let (is_taken, said) = bench.applied(&wrong)?;
         ensure!(!is_taken && said.contains("denied the request"), "it said {said}");
-        busy(bench)?;
         uninstall(bench, NAMESPACE)
     })
 }
