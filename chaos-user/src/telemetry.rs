@@ -11,8 +11,18 @@ pub const FILTER: &str = "KFAULT_LOG";
 /// What is shown without it.
 const DEFAULT: &str = "warn";
 
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line: `timestamp`, `level`, `target`, `fields`.
+    Json,
+}
+
 /// Starts logging. Does nothing when somebody has done so already.
-pub fn init() {
+pub fn init(format: Format) {
     let (filter, problem) = match std::env::var(FILTER) {
         Ok(text) => match text.parse::<EnvFilter>() {
             Ok(filter) => (filter, None),
@@ -20,11 +30,11 @@ pub fn init() {
         },
         Err(_) => (EnvFilter::new(DEFAULT), None),
     };
-    let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .try_init();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match format {
+        Format::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
+        Format::Json => builder.json().try_init(),
+    };
     if let (Ok(()), Some((text, error))) = (started, problem) {
         tracing::warn!("{FILTER}={text:?} is no log filter ({error}); {DEFAULT:?} is in force");
     }

@@ -84,7 +84,9 @@ fn help_lists_every_command_and_the_exit_codes() {
     let output = kfault(&["--help"]);
     let text = out(&output);
     assert_eq!(code(&output), 0);
-    for word in ["run", "explain", "doctor", "sweep", "agent", "controller", "crds", "completion"] {
+    for word in
+        ["run", "explain", "doctor", "sweep", "agent", "controller", "stop", "crds", "completion"]
+    {
         assert!(text.contains(&format!("\n  {word} ")), "{word} is not listed: {text}");
     }
     for word in ["Examples:", "Exit codes"] {
@@ -253,4 +255,38 @@ fn a_bad_log_filter_is_said_and_passed_over() {
         .unwrap();
     assert_eq!(code(&output), 0);
     assert!(err(&output).contains("KFAULT_LOG"), "{}", err(&output));
+}
+
+#[test]
+fn stop_asks_nothing_before_it_knows_what_is_meant_and_who_is_asked() {
+    for wrong in [
+        &["stop"][..],
+        &["stop", "--all", "networkchaos/default/a"],
+        &["stop", "web-delay"],
+        &["stop", "pod/default/a"],
+        &["stop", "networkchaos/default/a", "--namespace", "default"],
+        &["stop", "--all", "--timeout", "0s"],
+    ] {
+        let output = kfault(wrong);
+        assert_eq!(code(&output), 2, "{wrong:?}: {}", err(&output));
+    }
+    let folder = Manifests::new(&[]);
+    let config = folder.0.path().join("kubeconfig");
+    fs::write(
+        &config,
+        "{apiVersion: v1, kind: Config, current-context: a, \
+         clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: a}], \
+         contexts: [{name: a, context: {cluster: a, user: a}}]}",
+    )
+    .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_kfault"))
+        .args(["stop", "--all", "--output", "json"])
+        .env("KUBECONFIG", &config)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    let events = events(&output);
+    assert_eq!(events[0]["event"], "failed");
+    assert_eq!(events[1]["event"], "summary");
+    assert_eq!((events.len(), &events[1]["exit"]), (2, &json!(3)));
 }

@@ -104,35 +104,52 @@ fn every_case_is_explained_as_its_golden_says() {
     compare("tests/golden/cases");
 }
 
+/// Whether a host without a cluster can do what an example does.
+fn is_for_hosts(example: &(String, String)) -> bool {
+    let all = explain(std::slice::from_ref(example));
+    all.iter().all(|one| one.kind.as_deref() == Some("NetworkChaos"))
+}
+
 #[test]
 fn every_example_is_accepted_without_a_warning() {
     for input in manifests("deploy/examples") {
         for one in explain(std::slice::from_ref(&input)) {
             assert!(one.accepted, "{}: {:?}", input.0, one.errors);
             assert!(one.warnings.is_empty(), "{}: {:?}", input.0, one.warnings);
-            assert!(one.plan.is_some_and(|plan| !plan.rules.is_empty()), "{}", input.0);
+            let has_rules = one.plan.is_some_and(|plan| !plan.rules.is_empty());
+            assert_eq!(has_rules, is_for_hosts(&input), "{}", input.0);
         }
     }
 }
 
 #[test]
 fn every_example_says_how_to_run_it() {
-    for (path, text) in manifests("deploy/examples") {
+    for example in manifests("deploy/examples") {
+        let is_for_hosts = is_for_hosts(&example);
+        let (path, text) = example;
         let comment: Vec<_> = text.lines().take_while(|line| line.starts_with('#')).collect();
         assert!((1..=3).contains(&comment.len()), "{path}: {} lines of comment", comment.len());
         let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
-        let run = format!("kfault run {name} --target ");
+        let run = if is_for_hosts {
+            format!("kfault run {name} --target ")
+        } else {
+            format!("kubectl apply -f {name}")
+        };
         assert!(comment.iter().any(|line| line.contains(&run)), "{path}: no \"{run}\"");
     }
 }
 
-/// The kernel tests carry the examples with them, by name.
+/// The kernel tests carry the examples with them, by name; what needs a cluster is applied there.
 #[test]
-fn every_example_is_run_by_a_kernel_test() {
-    let list = include_str!("../kernel/examples.rs");
-    for (path, _) in manifests("deploy/examples") {
-        let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
-        assert!(list.contains(&format!("\"{name}\"")), "tests/kernel/examples.rs lacks {name}");
+fn every_example_is_run_by_a_kernel_test_or_on_the_cluster() {
+    let on_hosts = include_str!("../kernel/examples.rs");
+    let on_clusters = include_str!("../../xtask/src/cluster/e2e/scenarios/examples.rs");
+    for example in manifests("deploy/examples") {
+        let name = Path::new(&example.0).file_name().unwrap().to_str().unwrap();
+        let is_for_hosts = is_for_hosts(&example);
+        let list = if is_for_hosts { on_hosts } else { on_clusters };
+        let is_listed = list.contains(&format!("\"{name}\""));
+        assert!(is_listed, "{name} is run by no test (for hosts: {is_for_hosts})");
     }
 }
 

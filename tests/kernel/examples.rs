@@ -1,4 +1,4 @@
-//! Every manifest of `deploy/examples`, run as its first lines say.
+//! Every manifest of `deploy/examples` that needs no cluster, run as its first lines say.
 
 use std::time::Duration;
 

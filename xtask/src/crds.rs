@@ -1,5 +1,5 @@
-//! `crds`: the definitions of the API as files, one per kind, and the configurations of the
-//! webhooks, written by `kfault crds`.
+//! `crds`: what is generated below `deploy`: the definitions of the API, one file per kind, and the
+//! configurations of the webhooks, both as `kfault crds` prints them, and the chart's templates.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, Group};
-use crate::{build, exec};
+use crate::{build, chart, exec};
 
 /// Where the definitions lie in the repository.
 const FOLDER: &str = "deploy/crds";
-/// Where the configurations do, from there.
+/// Where the configurations do, from there, and the chart's templates.
 const WEBHOOKS: &str = "../webhooks.yaml";
+const TEMPLATES: &str = "../helm/kfault/templates";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,7 +37,11 @@ pub fn check() -> Result<()> {
     if differing.is_empty() {
         return Ok(());
     }
-    bail!("not what `kfault crds` prints: run `cargo xtask crds`\n{}", differing.join("\n"))
+    bail!(
+        "below {FOLDER}, not what `kfault crds` prints and the plain manifests say: run `cargo xtask \
+         crds`\n{}",
+        differing.join("\n")
+    )
 }
 
 fn write() -> Result<()> {
@@ -56,13 +61,16 @@ fn write() -> Result<()> {
     Ok(())
 }
 
-/// What the program prints: text by file name.
+/// What the program prints and the manifests say: text by file name.
 fn current() -> Result<BTreeMap<String, String>> {
     // The tests need the same program: nothing is built for this alone.
     let program = build::kfault()?;
     let mut all = files(&exec::read(Command::new(&program).arg("crds"))?)?;
     all.insert("kustomization.yaml".to_owned(), kustomization(all.keys()));
     let webhooks = exec::read(Command::new(&program).args(["crds", "--webhooks"]))?;
+    for (name, text) in chart::templates(&webhooks)? {
+        all.insert(format!("{TEMPLATES}/{name}"), text);
+    }
     all.insert(WEBHOOKS.to_owned(), webhooks);
     Ok(all)
 }
@@ -70,8 +78,11 @@ fn current() -> Result<BTreeMap<String, String>> {
 /// What lies in the repository: text by file name.
 fn committed() -> Result<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    if let Ok(text) = fs::read_to_string(crate::root().join(FOLDER).join(WEBHOOKS)) {
-        all.insert(WEBHOOKS.to_owned(), text);
+    let templates = chart::written().map(|name| format!("{TEMPLATES}/{name}"));
+    for name in templates.chain([WEBHOOKS.to_owned()]) {
+        if let Ok(text) = fs::read_to_string(crate::root().join(FOLDER).join(&name)) {
+            all.insert(name, text);
+        }
     }
     let entries = match fs::read_dir(crate::root().join(FOLDER)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(all),

@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod chart;
 mod cluster;
 mod crds;
 mod demo;
@@ -54,7 +55,7 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Injects and recovers at random under traffic, and looks for what is left behind
     Soak(bench::SoakArgs),
-    /// Writes the definitions of the API to deploy/crds
+    /// Writes what is generated below deploy: definitions of the API, webhooks, the chart's templates
     Crds(crds::Args),
     /// Checks formatting, clippy, generated files and the rules of the house
     Lint,

@@ -7,7 +7,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::stop;
 use crate::api::duration::GoDuration;
+use crate::kube::cache::Name;
+use crate::telemetry::Format;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,6 +49,8 @@ pub enum Command {
     Agent(Agent),
     /// Serve the experiments of a cluster (a Deployment runs it)
     Controller(Controller),
+    /// End what acts on a cluster, and wait until it has recovered
+    Stop(Stop),
     /// Print the definitions of the API for a cluster, for kubectl apply -f -
     Crds(Crds),
     /// Print a completion script for a shell
@@ -63,6 +68,37 @@ pub enum Output {
     Text,
     /// One JSON object per line on stdout; messages for people go to stderr
     Json,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl From<LogFormat> for Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+impl Command {
+    /// How its logs are written.
+    #[must_use]
+    pub fn log_format(&self) -> Format {
+        match self {
+            Self::Agent(Agent { log_format, .. })
+            | Self::Controller(Controller { log_format, .. }) => (*log_format).into(),
+            _ => Format::Text,
+        }
+    }
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -151,6 +187,52 @@ pub struct Agent {
     /// Without an answer of the API server for so long, every fault of this node ends
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
     pub cut_off: Duration,
+    /// Serve the faults of this namespace only
+    #[arg(long, value_name = "NAMESPACE")]
+    pub target_namespace: Option<String>,
+    /// How logs are written to stderr; KFAULT_LOG says which
+    #[arg(long, env = "KFAULT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+const STOP_EXAMPLES: &str = "\
+Examples:
+  kfault stop --all
+      Pauses every experiment and schedule. What is paused goes on when the annotation
+      experiment.chaos-mesh.org/pause is removed.
+  kfault stop networkchaos/default/web-delay
+      Pauses one; a schedule takes what it has started along.
+  kfault stop --all --delete
+      Deletes them and waits until they are gone: before kfault is uninstalled.
+  kubectl -n chaos-mesh exec deploy/chaos-controller-manager -- /kfault stop --all
+      Where there is no kfault at hand.
+
+Exit codes: 0 all has recovered, 1 something has not, or cannot be stopped, 2 refused (no such
+object, wrong flags), 3 the cluster does not answer (nothing was asked), 130 interrupted.";
+
+/// `kfault stop`
+#[derive(Args, Debug)]
+#[command(after_help = STOP_EXAMPLES)]
+pub struct Stop {
+    /// Experiments and schedules, as KIND/NAMESPACE/NAME
+    #[arg(value_name = "OBJECT", value_parser = stop::object)]
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub objects: Vec<Name>,
+    /// Every experiment and every schedule
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: only those of this namespace
+    #[arg(long, value_name = "NAME", conflicts_with = "objects")]
+    pub namespace: Option<String>,
+    /// Delete them instead of pausing them
+    #[arg(long)]
+    pub delete: bool,
+    /// Give up waiting after this time
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2m")]
+    pub timeout: Duration,
+    /// For whom the output is
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// `kfault crds`
@@ -191,6 +273,9 @@ pub struct Controller {
     /// Serve no webhooks and keep no certificate: for a controller outside the cluster
     #[arg(long)]
     pub no_webhooks: bool,
+    /// How logs are written to stderr; KFAULT_LOG says which
+    #[arg(long, env = "KFAULT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
 }
 
 /// `kfault completion`

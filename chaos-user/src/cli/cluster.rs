@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
@@ -16,15 +17,24 @@ use crate::kube::choice::Reach;
 use crate::kube::leader::Candidate;
 use crate::kube::metrics::Metrics;
 use crate::kube::names::{self, Names};
-use crate::kube::{Client, KubeError, agent as link, client, controller, http};
+use crate::kube::{Client, KubeError, agent as link, client, controller, http, rival};
 use crate::node::agent::{self, AgentError};
+use crate::telemetry::Format;
+
+/// A question that had no answer is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub fn agent(args: &Agent) -> Exit {
-    let Agent { node, namespace, cut_off } = args;
-    let options =
-        link::Options { node: node.clone(), namespace: namespace.clone(), cut_off: *cut_off };
-    run("agent", async move {
+    let Agent { node, namespace, cut_off, target_namespace, log_format } = args;
+    let options = link::Options {
+        node: node.clone(),
+        namespace: namespace.clone(),
+        cut_off: *cut_off,
+        only: target_namespace.clone(),
+    };
+    let log = (*log_format).into();
+    run_logged("agent", log, async move {
         let client = client().await.map_err(unable)?;
         let mut signals = Signals::catch().map_err(failed)?;
         let (tell_tasks, tasks) = watch::channel(Tasks::new());
@@ -58,7 +68,7 @@ pub fn controller(args: &Controller) -> Exit {
         names: Names::new(Arc::new(|all| Box::pin(look_up(all)))),
         metrics: metrics.clone(),
     };
-    run("controller", async move {
+    run_logged("controller", args.log_format.into(), async move {
         let client = client().await.map_err(unable)?;
         // Every controller answers; one of them works.
         tokio::select! {
@@ -102,8 +112,17 @@ async fn lead(
 ) -> Result<(), (Exit, String)> {
     let mut signals = Signals::catch().map_err(failed)?;
     let mut candidate = Candidate::new(&client, &options.namespace, identity);
+    let is_alone = async || alone(&client, &options).await;
     tokio::select! {
-        () = candidate.lead() => {}
+        done = async {
+            is_alone().await?;
+            candidate.lead().await;
+            // It may have been installed while we waited.
+            is_alone().await
+        } => if let Err(stop) = done {
+            candidate.resign().await;
+            return Err(stop);
+        },
         () = signals.next() => return Ok(()),
     }
     options.metrics.leads(true);
@@ -117,6 +136,19 @@ async fn lead(
     };
     candidate.resign().await;
     done.map_err(|error| (Exit::Failed, chain(&error)))
+}
+
+/// Waits for the API server to say that no other Chaos Mesh serves the cluster.
+async fn alone(client: &Client, options: &controller::Options) -> Result<(), (Exit, String)> {
+    loop {
+        match rival::look(client, &options.namespace, options.reach.only.as_deref()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(rival)) => return Err((Exit::Unable, rival.to_string())),
+            // Nothing is done before there is an answer.
+            Err(error) => tracing::warn!(%error, "will try again"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
 }
 
 async fn look_up(all: Vec<String>) -> names::Answers {
@@ -133,11 +165,25 @@ pub fn pause() -> Exit {
     })
 }
 
-fn run(what: &str, work: impl Future<Output = Result<(), (Exit, String)>>) -> Exit {
+/// Runs something that needs a cluster, and says why it ended.
+pub fn run(what: &str, work: impl Future<Output = Result<(), (Exit, String)>>) -> Exit {
+    run_logged(what, Format::Text, work)
+}
+
+/// The same, where the last words are to be part of a log.
+fn run_logged(
+    what: &str,
+    format: Format,
+    work: impl Future<Output = Result<(), (Exit, String)>>,
+) -> Exit {
+    let say = |message: String| match format {
+        Format::Text => complain(&format!("{what}: {message}")),
+        Format::Json => tracing::error!("{message}"),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("{what}: cannot start: {error}"));
+            say(format!("cannot start: {error}"));
             return Exit::Failed;
         }
     };
@@ -146,7 +192,7 @@ fn run(what: &str, work: impl Future<Output = Result<(), (Exit, String)>>) -> Ex
     match done {
         Ok(()) => Exit::Done,
         Err((exit, message)) => {
-            complain(&format!("{what}: {message}"));
+            say(message);
             exit
         }
     }

@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod session;
 mod state;
+mod stop;
 mod sweep;
 mod workloads;
 
@@ -42,7 +43,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Refused.into() } else { Exit::Done.into() };
         }
     };
-    crate::telemetry::init();
+    crate::telemetry::init(command.log_format());
     match command {
         Command::Run(args) => run::run(&args),
         Command::Explain(args) => explain::run(&args),
@@ -50,6 +51,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sweep(args) => sweep::sweep(&args),
         Command::Agent(args) => cluster::agent(&args),
         Command::Controller(args) => cluster::controller(&args),
+        Command::Stop(args) => stop::stop(&args),
         Command::Crds(args) => crds::crds(&args),
         Command::Pause => cluster::pause(),
         Command::Completion(args) => completion(&args),

@@ -37,6 +37,8 @@ pub struct Options {
     pub namespace: String,
     /// Without an answer of the API server for so long, every fault of the node ends.
     pub cut_off: Duration,
+    /// Only NodeFaults of this namespace.
+    pub only: Option<String>,
 }
 
 /// Name of the lease of a node's agent.
@@ -57,7 +59,7 @@ pub async fn serve(
     mut answers: mpsc::UnboundedReceiver<Answer>,
 ) -> Result<(), KubeError> {
     let resource = objects::node_faults();
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let api: Api<DynamicObject> = objects::all(&client, &resource, options.only.as_deref());
     let config = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", options.node));
     let mut events = watcher(api, config).default_backoff().boxed();
     let mut known = Known::default();

@@ -18,8 +18,10 @@ pub mod metrics;
 pub mod names;
 pub mod objects;
 pub mod reconcile;
+pub mod rival;
 mod schedule;
 mod server;
+pub mod stop;
 mod structural;
 pub mod webhooks;
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::node::Node;
 use super::{Cluster, load, up};
 use crate::progress::step;
 use crate::{exec, image};
@@ -40,7 +41,7 @@ pub fn bench(rows: &[String]) -> Result<()> {
         cluster.nodes().is_empty(),
         "a cluster is up, with whatever was done to it: `cargo xtask cluster down` ends it"
     );
-    up::up(&cluster, 2)?;
+    up::up(&cluster, &Node::several(2, false))?;
     let mut findings = Findings::default();
     let done = measure(&cluster, rows, &mut findings);
     println!("{}", findings.table());

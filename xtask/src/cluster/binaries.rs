@@ -1,5 +1,5 @@
 //! What the cluster runs, built from published Go modules: Kubernetes and etcd as one program,
-//! and CoreDNS. Kept in `target/cluster-bin` for as long as the modules stay as they are.
+//! CoreDNS, and Helm. Kept in `target/cluster-bin` for as long as the modules stay as they are.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,9 +14,18 @@ use crate::progress::step;
 use crate::setup;
 
 /// The modules: their folders below `xtask/cluster`, and their files.
-const MODULES: [(&str, &[&str]); 2] = [
+const MODULES: [(&str, &[&str]); 3] = [
     ("", &["go.mod", "go.sum", "main.go", "etcd.go"]),
     ("coredns", &["go.mod", "go.sum", "main.go"]),
+    ("helm", &["go.mod", "go.sum"]),
+];
+
+/// What is built: module, program, package, and what to say meanwhile.
+const PROGRAMS: [(&str, &str, &str, &str); 3] = [
+    ("", "hyperkube", ".", "build Kubernetes (once; several minutes)"),
+    ("coredns", "coredns", ".", "build CoreDNS (once)"),
+    // Its own program, at the version that the module names.
+    ("helm", "helm", "helm.sh/helm/v3/cmd/helm", "build Helm (once)"),
 ];
 
 /// The version of `k8s.io/kubernetes` in `go.mod`.
@@ -24,7 +33,7 @@ const KUBERNETES: (&str, &str, &str) = ("1", "34", "4");
 
 /// The built programs.
 pub struct Binaries {
-    /// Has `hyperkube`, `coredns`, and `kubectl` as a link to the first.
+    /// Has `hyperkube`, `coredns`, `helm`, and `kubectl` as a link to the first.
     pub folder: PathBuf,
 }
 
@@ -64,7 +73,9 @@ impl Binaries {
     }
 
     fn is_there(&self) -> bool {
-        ["hyperkube", "coredns", "kubectl"].iter().all(|name| self.folder.join(name).is_file())
+        ["hyperkube", "coredns", "helm", "kubectl"]
+            .iter()
+            .all(|name| self.folder.join(name).is_file())
     }
 }
 
@@ -112,10 +123,8 @@ fn build(folder: &Path) -> Result<()> {
     .iter()
     .map(|(name, value)| format!(" -X k8s.io/component-base/version.{name}={value}"))
     .collect();
-    for (module, program, title, more) in [
-        ("", "hyperkube", "build Kubernetes (once; several minutes)", version.as_str()),
-        ("coredns", "coredns", "build CoreDNS (once)", ""),
-    ] {
+    for (module, program, package, title) in PROGRAMS {
+        let more = if module.is_empty() { version.as_str() } else { "" };
         step(title, |step| {
             let mut command = Command::new(&go);
             command
@@ -125,7 +134,7 @@ fn build(folder: &Path) -> Result<()> {
                 .arg(format!("-ldflags=-s -w{more}"))
                 .arg("-o")
                 .arg(aside.join(program))
-                .arg(".");
+                .arg(package);
             exec::quiet(step, &mut command).map(|_| ())
         })?;
     }

@@ -1,5 +1,7 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod examples;
+mod install;
 mod served;
 mod vm;
 
@@ -55,6 +57,20 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("metrics: what was injected, asked and told", served::metrics, Ci),
     ("an agent answers for its own node only, and may do nothing else", rights, Ci),
     ("what this version cannot do is said, and can be deleted", unsupported, Ci),
+    ("the examples of PodChaos", examples::pods, Ci),
+    ("the example of Schedule, every two minutes", examples::schedule, Full),
+    ("the agents' rights reach containers of other users", install::other_users, Ci),
+    ("kfault stop: everything is paused and has recovered", install::stop, Ci),
+    (
+        "kfault stop without a controller says what is not over",
+        install::stop_without_controller,
+        Full,
+    ),
+    ("kfault does not start beside another Chaos Mesh", install::rival, Ci),
+    ("the chart makes what the plain manifests make", install::alike, Full),
+    ("installed plainly, removed without a trace, and installed again", install::plain, Full),
+    ("the chart: installed, upgraded under a fault, and uninstalled", install::chart_life, Full),
+    ("the chart for one namespace", install::chart_for_one_namespace, Full),
 ];
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {
