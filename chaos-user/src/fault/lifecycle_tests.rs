@@ -2,7 +2,7 @@ use super::*;
 
 const NOW: i64 = 1_800_000_000;
 
-fn world() -> World {
+pub(super) fn world() -> World {
     World {
         now: at(0),
         created: at(0),
@@ -10,6 +10,7 @@ fn world() -> World {
         is_paused: false,
         is_one_shot: false,
         is_for_nodes: true,
+        follows: false,
         duration: None,
         chosen: None,
         identities: BTreeMap::new(),
@@ -19,7 +20,7 @@ fn world() -> World {
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(NOW + seconds).unwrap()
 }
 
@@ -37,7 +38,7 @@ fn running() -> Status {
     step(&chosen.status, &World { reports: all(&Report::Injected), ..world() }).status
 }
 
-fn reasons(step: &Step) -> Vec<&'static str> {
+pub(super) fn reasons(step: &Step) -> Vec<&'static str> {
     step.events.iter().map(|event| event.reason).collect()
 }
 

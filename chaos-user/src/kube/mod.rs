@@ -9,6 +9,7 @@ pub mod agent;
 pub mod cache;
 mod certificate;
 pub mod choice;
+mod concern;
 pub mod controller;
 pub mod crds;
 mod events;
@@ -20,6 +21,7 @@ pub mod objects;
 pub mod reconcile;
 mod schedule;
 mod server;
+mod services;
 mod structural;
 pub mod webhooks;
 
