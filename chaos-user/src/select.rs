@@ -2,6 +2,7 @@
 
 pub mod pods;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use chaos_abi::verdict::{dice, mix};
@@ -107,6 +108,28 @@ pub fn choose<K: Ord, T>(
     Ok(all.into_iter().map(|(_, thing)| thing).collect())
 }
 
+/// Fills a choice up that was made before: those who were chosen and are there stay, and of the
+/// matching others as many join as the mode is short of, counted over all of them. Without anybody
+/// who was chosen it chooses as [`choose`] does; there may be nobody to choose.
+pub fn fill_up<K: Ord, T>(
+    mode: Mode,
+    kept: impl Iterator<Item = (K, T)>,
+    matching: impl Iterator<Item = (K, T)>,
+    seed: u64,
+) -> Vec<T> {
+    let mut all: BTreeMap<K, T> = kept.collect();
+    let kept = all.len();
+    let mut others: Vec<(K, T)> = matching.filter(|(key, _)| !all.contains_key(key)).collect();
+    others.sort_by(|a, b| a.0.cmp(&b.0));
+    others.dedup_by(|a, b| a.0 == b.0);
+    let n = kept + others.len();
+    let wanted = if n == 0 { 0 } else { count(mode, n, seed) };
+    shuffle(&mut others, seed);
+    others.truncate(wanted.saturating_sub(kept));
+    all.extend(others);
+    all.into_values().collect()
+}
+
 /// Streams of the choice's dice, apart from each other.
 const SHUFFLE: u64 = 1;
 const PERCENT: u64 = 2;
@@ -196,6 +219,47 @@ mod tests {
     #[test]
     fn nothing_to_choose_from_is_an_error() {
         assert_eq!(select(Mode::All, &[], 1), Err(SelectError::Empty));
+    }
+
+    fn filled(mode: Mode, kept: &[u32], matching: &[u32]) -> Vec<u32> {
+        let pairs = |all: &[u32]| all.iter().map(|n| (*n, *n)).collect::<Vec<_>>().into_iter();
+        fill_up(mode, pairs(kept), pairs(matching), 7)
+    }
+
+    #[test]
+    fn a_choice_is_filled_up_to_what_the_mode_declares() {
+        assert_eq!(filled(Mode::All, &[1], &[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(filled(Mode::One, &[2], &[1, 2, 3]), [2]);
+        assert_eq!(filled(Mode::One, &[], &[1, 2, 3]).len(), 1);
+        let two = filled(Mode::Fixed(2), &[3], &[1, 2, 3]);
+        assert!(two.len() == 2 && two.contains(&3), "{two:?}");
+        // One who is not matched any more stays, and counts.
+        assert_eq!(filled(Mode::FixedPercent(50), &[9], &[1]), [9]);
+        assert_eq!(filled(Mode::FixedPercent(50), &[9], &[1, 2]).len(), 2);
+        assert_eq!(filled(Mode::All, &[], &[]), [0; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn filling_up_keeps_everybody_and_is_done_once(
+            n in 1u64..20, kept in proptest::collection::btree_set(0u32..30, 0..10),
+            matching in proptest::collection::btree_set(0u32..30, 0..30),
+        ) {
+            let kept: Vec<u32> = kept.into_iter().collect();
+            let matching: Vec<u32> = matching.into_iter().collect();
+            let once = filled(Mode::Fixed(n), &kept, &matching);
+            prop_assert!(kept.iter().all(|one| once.contains(one)));
+            prop_assert!(once.len() <= kept.len().max(n as usize));
+            prop_assert_eq!(&filled(Mode::Fixed(n), &once, &matching), &once);
+        }
+
+        #[test]
+        fn the_first_choice_is_the_same_as_without_following(n in 1u64..20, all in 1u32..30) {
+            let all: Vec<u32> = (0..all).collect();
+            let pairs = all.iter().map(|n| (*n, *n));
+            let first = choose(Mode::Fixed(n), pairs, 7).unwrap();
+            prop_assert_eq!(filled(Mode::Fixed(n), &[], &all), first);
+        }
     }
 
     #[test]

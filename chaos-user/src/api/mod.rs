@@ -16,6 +16,7 @@ pub mod latency;
 pub mod metadata;
 pub mod mode;
 pub mod nodefault;
+pub mod peerset;
 pub mod percent;
 pub mod rate;
 pub mod selector;

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::peerset::Sets;
+
 /// Group of the kinds that are ours alone.
 pub const GROUP: &str = "kfault.dev";
 /// Its version.
@@ -36,11 +38,15 @@ pub struct Spec {
     pub experiment: Value,
     /// Seed of its dice; fits JSON's numbers.
     pub seed: u32,
-    /// Pods that `spec.selector` chose, on every node.
+    /// Pods of this node that `spec.selector` chose.
     pub sources: Vec<Pod>,
-    /// Pods that `spec.target.selector` chose, on every node.
+    /// Pods of this node that `spec.target.selector` chose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Vec<Pod>>,
+    /// Names of the PeerSets, of the same namespace, with the addresses of both sides on every
+    /// node, as far as they matter. Without all of them nothing is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
     /// Containers to kill.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kills: Vec<Kill>,
@@ -85,9 +91,6 @@ pub struct Pod {
     pub uid: String,
     /// The node that it runs on.
     pub node: String,
-    /// Its addresses.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub addresses: Vec<IpAddr>,
     /// It shares the node's network.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub host_network: bool,
@@ -163,6 +166,8 @@ pub struct Task {
     pub generation: i64,
     /// What is asked.
     pub spec: Spec,
+    /// Those of the PeerSets that it names which have been seen.
+    pub sets: Sets,
     /// The object is being deleted: end it, and say so.
     pub is_going: bool,
 }

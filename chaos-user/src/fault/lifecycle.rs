@@ -1,12 +1,13 @@
 //! The life of an experiment in a cluster, as a function: status × world → status, and what is to
 //! be said and done about it. No clock and no client: time and reports are arguments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 pub use super::event::{Event, What};
+use crate::api::nodefault::NodeState;
 use crate::api::status::{
     Answer, Condition, ConditionKind, DesiredPhase, Operation, Outcome, Record, RecordEvent,
     RecordPhase, Status, Summary,
@@ -30,9 +31,12 @@ pub struct World {
     pub is_one_shot: bool,
     /// Its records say that they wait for the nodes, which answer in their own time.
     pub is_for_nodes: bool,
+    /// New and replaced pods become targets while it runs.
+    pub follows: bool,
     /// How long it acts.
     pub duration: Option<Duration>,
-    /// The targets, chosen now; asked for by [`needs_choice`].
+    /// The targets, chosen now; asked for by [`needs_choice`]. With `follows`, those that there
+    /// shall be from now on.
     pub chosen: Option<Result<Vec<RecordKey>, String>>,
     /// What `chosen` are, by the id of their records: uids of pods, ids of containers.
     pub identities: BTreeMap<String, String>,
@@ -57,6 +61,58 @@ pub enum Report {
     Gone,
 }
 
+/// What is known of a record whose fault a node carries out.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The target exists, and is the one that was chosen.
+    pub lives: bool,
+    /// What its node was asked and has answered; `None`: no node was asked.
+    pub asked: Option<Asked<'a>>,
+}
+
+/// What a node was asked about a record, and its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// `Some`: its agent has been silent for more than so many seconds, and has ended its faults.
+    pub silent: Option<u64>,
+    /// Its answer to what it was asked last, with the reason where it failed.
+    pub answer: Option<(NodeState, &'a str)>,
+}
+
+/// What that says of the record. `None`: the node may or may not do what it is asked.
+#[must_use]
+pub fn heard(known: &Known<'_>, desired: DesiredPhase) -> Option<Report> {
+    if !known.lives {
+        return Some(Report::Gone);
+    }
+    let Some(asked) = known.asked else {
+        // The fault cannot act.
+        return Some(Report::Recovered).filter(|_| desired == DesiredPhase::Stop);
+    };
+    match (desired, asked.silent) {
+        (DesiredPhase::Stop, Some(_)) => return Some(Report::Recovered),
+        (DesiredPhase::Run, Some(seconds)) => {
+            return Some(Report::Failed(format!(
+                "the agent of node {} has been silent for more than {seconds} s, so its faults \
+                 have ended",
+                asked.node
+            )));
+        }
+        (_, None) => {}
+    }
+    match asked.answer? {
+        (NodeState::Injected, _) => Some(Report::Injected),
+        (NodeState::Recovered, _) => Some(Report::Recovered),
+        (NodeState::Failed, reason) => match desired {
+            DesiredPhase::Run => Some(Report::Failed(reason.to_owned())),
+            // An answer from before the end was asked for: it may have succeeded since.
+            DesiredPhase::Stop => None,
+        },
+    }
+}
+
 /// What follows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
@@ -73,7 +129,8 @@ pub struct Step {
 /// True when targets must be chosen before [`step`].
 #[must_use]
 pub fn needs_choice(status: &Status, world: &World) -> bool {
-    status.experiment.container_records.is_none() && desired(world) == DesiredPhase::Run
+    let is_due = world.follows || status.experiment.container_records.is_none();
+    is_due && desired(world) == DesiredPhase::Run
 }
 
 /// What shall be the case; the first reason that holds decides.
@@ -106,20 +163,30 @@ pub fn step(before: &Status, world: &World) -> Step {
         events.push(Event::updated("desiredphase", "desiredPhase"));
     }
     let mut is_empty = false;
-    match &world.chosen {
-        Some(Ok(keys)) if status.experiment.container_records.is_none() => {
+    let mut chosen =
+        before.kfault.as_ref().map(|summary| summary.chosen.clone()).unwrap_or_default();
+    match (&world.chosen, &mut status.experiment.container_records) {
+        (Some(Ok(keys)), records @ None) => {
             let record = |(key, id): &RecordKey| Record::new(id, key);
-            status.experiment.container_records = Some(keys.iter().map(record).collect());
+            *records = Some(keys.iter().map(record).collect());
+            chosen.clone_from(&world.identities);
         }
-        Some(Err(reason)) => {
+        (Some(Ok(keys)), Some(records)) if world.follows => {
+            follow(records, &chosen, keys, world, &mut events);
+            chosen.clone_from(&world.identities);
+        }
+        (Some(Err(reason)), _) => {
             is_empty = true;
-            events.push(Event::failed("records", "select targets", reason));
+            events.push(unselected(reason));
         }
         _ => {}
     }
     let mut has_failed = false;
     for record in status.experiment.container_records.iter_mut().flatten() {
         let report = world.reports.get(&(record.selector_key.clone(), record.id.clone()));
+        // What is done once cannot fail afterwards.
+        let is_done = world.is_one_shot && record.phase.is_injected();
+        let report = report.filter(|one| !(is_done && matches!(one, Report::Failed(_))));
         has_failed |= matches!(report, Some(Report::Failed(_)));
         advance(record, desired, report, world, &mut events);
     }
@@ -133,18 +200,50 @@ pub fn step(before: &Status, world: &World) -> Step {
     let mut records = status.experiment.container_records.iter().flatten();
     let is_left = !world.is_one_shot && records.any(|r| r.phase != RecordPhase::NotInjected);
     let holds = !world.is_deleted || is_left;
-    let is_chosen_now = before.experiment.container_records.is_none()
-        && status.experiment.container_records.is_some();
-    let chosen = if is_chosen_now {
-        world.identities.clone()
-    } else {
-        before.kfault.as_ref().map(|summary| summary.chosen.clone()).unwrap_or_default()
-    };
     status.kfault = Some(Summary { chosen, ..summary(&status, world) });
     let until_end = until(world).filter(|until| *until > world.now);
     let left = until_end.and_then(|until| Duration::try_from(until.duration_since(world.now)).ok());
     let retry = (is_empty || has_failed).then(|| retry(world));
     Step { status, holds, events, again: left.into_iter().chain(retry).min() }
+}
+
+/// Makes the records those of `keys`. What has gone is recovered and leaves; what was replaced
+/// under the same name is recovered and goes on as another one; what is new is added.
+fn follow(
+    records: &mut Vec<Record>,
+    before: &BTreeMap<String, String>,
+    keys: &[RecordKey],
+    world: &World,
+    events: &mut Vec<Event>,
+) {
+    let wanted: BTreeSet<(&str, &str)> =
+        keys.iter().map(|(key, id)| (key.as_str(), id.as_str())).collect();
+    let was_empty = records.is_empty();
+    for record in records.iter_mut() {
+        let is_wanted = wanted.contains(&(record.selector_key.as_str(), record.id.as_str()));
+        // Who was chosen is not known where another version wrote the status.
+        let is_same = before
+            .get(&record.id)
+            .is_none_or(|identity| Some(identity) == world.identities.get(&record.id));
+        if !(is_wanted && is_same) {
+            advance(record, DesiredPhase::Run, Some(&Report::Gone), world, events);
+        }
+    }
+    let mut known: BTreeMap<RecordKey, Record> = std::mem::take(records)
+        .into_iter()
+        .map(|record| ((record.selector_key.clone(), record.id.clone()), record))
+        .collect();
+    for key in keys {
+        let record = known.remove(key).unwrap_or_else(|| Record::new(&key.1, &key.0));
+        records.push(record);
+    }
+    if records.is_empty() && !was_empty {
+        events.push(unselected("every target has gone, and no other pod is selected yet"));
+    }
+}
+
+fn unselected(reason: &str) -> Event {
+    Event::failed("records", "select targets", reason)
 }
 
 /// Nothing to choose from, or a failed attempt: soon at first, and then less often.
@@ -193,6 +292,12 @@ fn advance(
         (false, DesiredPhase::Run) if world.is_for_nodes && report != Some(&Report::Gone) => {
             RecordPhase::NotInjectedWait
         }
+        // The node was asked to begin and has not answered yet that it has ended.
+        (false, DesiredPhase::Stop)
+            if world.is_for_nodes && !world.is_one_shot && report.is_none() =>
+        {
+            RecordPhase::NotInjectedWait
+        }
         (false, _) => RecordPhase::NotInjected,
     };
     let (outcome, message) = (Outcome::Succeeded, String::new());
@@ -220,7 +325,9 @@ fn failed(
     world: &World,
     events: &mut Vec<Event>,
 ) {
-    if operation == Operation::Apply && !record.phase.is_injected() {
+    if operation == Operation::Apply {
+        // What cannot be applied any more does not act.
+        record.recovered_count += i64::from(record.phase.is_injected());
         record.phase = RecordPhase::NotInjected;
     }
     let is_known = record.events.last().is_some_and(|last| {
@@ -288,6 +395,12 @@ fn summary(status: &Status, world: &World) -> Summary {
     }
 }
 
+#[cfg(test)]
+#[path = "lifecycle_model_tests.rs"]
+mod model;
+#[cfg(test)]
+#[path = "lifecycle_table_tests.rs"]
+mod table;
 #[cfg(test)]
 #[path = "lifecycle_tests.rs"]
 mod tests;

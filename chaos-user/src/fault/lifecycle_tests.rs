@@ -2,7 +2,7 @@ use super::*;
 
 const NOW: i64 = 1_800_000_000;
 
-fn world() -> World {
+pub(super) fn world() -> World {
     World {
         now: at(0),
         created: at(0),
@@ -10,6 +10,7 @@ fn world() -> World {
         is_paused: false,
         is_one_shot: false,
         is_for_nodes: true,
+        follows: false,
         duration: None,
         chosen: None,
         identities: BTreeMap::new(),
@@ -19,7 +20,7 @@ fn world() -> World {
     }
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(NOW + seconds).unwrap()
 }
 
@@ -38,7 +39,7 @@ fn running() -> Status {
 }
 
 /// What is told, without what was written.
-fn reasons(step: &Step) -> Vec<&'static str> {
+pub(super) fn reasons(step: &Step) -> Vec<&'static str> {
     let told = step.events.iter().filter(|event| !matches!(event.what, What::Updated(_)));
     told.map(Event::reason).collect()
 }

@@ -127,6 +127,24 @@ impl Experiment {
         }
     }
 
+    /// Pods that start to match, or take the place of chosen ones, become targets while it runs.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        match &self.fault {
+            Fault::Network(spec) => spec.kfault.follow,
+            Fault::Pod(_) => false,
+        }
+    }
+
+    /// Whose addresses its rules look at, as records call them.
+    #[must_use]
+    pub fn peer_sides(&self) -> &'static [&'static str] {
+        match &self.fault {
+            Fault::Network(spec) => spec.peer_sides(),
+            Fault::Pod(_) => &[],
+        }
+    }
+
     /// The containers of each pod that it acts on, where it acts on containers.
     #[must_use]
     pub fn containers(&self) -> Option<&[String]> {

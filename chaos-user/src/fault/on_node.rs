@@ -2,9 +2,11 @@
 //! cluster, over pods of which some are elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::{Experiment, Options, lower};
 use crate::api::nodefault::{NodeRecord, NodeState, Pod, Spec};
+use crate::api::peerset::{self, Peer, Sets};
 use crate::plan::Rule;
 use crate::select::Workload;
 
@@ -16,30 +18,45 @@ pub struct OnNode {
     /// Targets of this node: those that can be acted on count as injected once the rules are in
     /// force, the others say why not.
     pub records: Vec<NodeRecord>,
+    /// A PeerSet that has not been seen yet keeps everything from being done.
+    pub waits: bool,
 }
 
-/// Lowers an experiment for the node that `spec` names. `found` holds the workload of each pod
-/// of this node, by the pod's id, or why there is none. A target that cannot be acted on does not
-/// keep the others from it.
+/// Lowers an experiment for the node that `spec` names. `sets` are the PeerSets that were seen.
+/// `found` holds the workload of each pod of this node, by the pod's id, or why there is none. A
+/// target that cannot be acted on does not keep the others from it.
 #[must_use]
 pub fn on_node(
     spec: &Spec,
+    sets: &Sets,
     experiment: &Experiment,
     found: &BTreeMap<String, Result<Workload, String>>,
     options: &Options,
 ) -> OnNode {
     let mut out = OnNode::default();
     let mut rules = BTreeMap::new();
-    let is_here = |pod: &&Pod| pod.node == spec.node;
     let keyed = |key, pods: &[Pod]| -> Vec<(&'static str, String)> {
-        pods.iter().filter(is_here).map(|pod| (key, pod.id())).collect()
+        let here = pods.iter().filter(|pod| pod.node == spec.node);
+        here.map(|pod| (key, pod.id())).collect()
     };
     let mut records = keyed(".", &spec.sources);
     records.extend(keyed(".Target", spec.targets.as_deref().unwrap_or_default()));
     let ids: BTreeSet<&String> = records.iter().map(|(_, id)| id).collect();
     let mut failed: BTreeMap<&String, String> = BTreeMap::new();
+    if let Some(missing) = spec.peers.iter().find(|name| !sets.contains_key(*name)) {
+        // An empty set would mean everyone, or nobody.
+        let reason = format!(
+            "the addresses at the other end have not come yet: the agent waits for the PeerSet \
+             {missing}"
+        );
+        failed.extend(ids.iter().map(|id| (*id, reason.clone())));
+        out.waits = true;
+    }
+    let sources = Side::of(".", &spec.sources, sets);
+    let targets = spec.targets.as_deref().map(|own| Side::of(".Target", own, sets));
     for id in ids {
         let workload = match found.get(id) {
+            _ if out.waits => break,
             Some(Ok(workload)) => workload,
             Some(Err(reason)) => {
                 failed.insert(id, reason.clone());
@@ -50,20 +67,8 @@ pub fn on_node(
                 continue;
             }
         };
-        // All others are elsewhere as far as this one is concerned.
-        let seen = |pods: &[Pod]| -> Vec<Workload> {
-            let one = |pod: &Pod| {
-                if pod.id() == *id {
-                    // What the API says of its addresses is what others see.
-                    Workload { addresses: addresses(pod, workload), ..workload.clone() }
-                } else {
-                    Workload::elsewhere(&name(&pod.id()), pod.addresses.clone())
-                }
-            };
-            pods.iter().map(one).collect()
-        };
-        let sources = seen(&spec.sources);
-        let targets = spec.targets.as_deref().map(seen);
+        let (sources, targets) = (sources.seen_by(id, workload), targets.as_ref());
+        let targets = targets.map(|side| side.seen_by(id, workload));
         match lower(experiment, &sources, targets.as_deref(), options) {
             Ok(lowered) => rules.extend(lowered.rules.into_iter().map(|r| (r.id.clone(), r))),
             Err(error) => {
@@ -80,12 +85,62 @@ pub fn on_node(
     out
 }
 
+/// Everybody on one side of an experiment.
+struct Side<'a> {
+    /// Pods of this node.
+    own: &'a [Pod],
+    /// Those of all nodes, as one whose addresses are theirs; where the rules look at them.
+    all: Option<Workload>,
+    /// What the API says of the addresses of each, by the pod's id.
+    addresses: BTreeMap<&'a str, &'a [IpAddr]>,
+    /// The rules look at them.
+    is_shared: bool,
+}
+
+impl<'a> Side<'a> {
+    fn of(key: &str, own: &'a [Pod], sets: &'a Sets) -> Self {
+        let shared = peerset::side(sets, key);
+        let is_shared = shared.is_some();
+        let peers: Vec<&Peer> = shared.unwrap_or_default();
+        let mut all: Vec<IpAddr> = peers.iter().flat_map(|peer| &peer.addresses).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        let name =
+            if key == "." { "every pod of spec.selector" } else { "every pod of spec.target" };
+        Self {
+            own,
+            all: (!peers.is_empty()).then(|| Workload::elsewhere(name, all)),
+            addresses: peers.iter().map(|p| (p.name.as_str(), p.addresses.as_slice())).collect(),
+            is_shared,
+        }
+    }
+
+    /// As one pod of this node sees them: all others are elsewhere.
+    fn seen_by(&self, id: &str, workload: &Workload) -> Vec<Workload> {
+        let mut out = Vec::new();
+        for pod in self.own {
+            let own = pod.id();
+            if own == id {
+                // What the API says of its addresses is what others see.
+                let known = self.addresses.get(id).filter(|known| !known.is_empty());
+                let addresses = known.map_or(workload.addresses.clone(), |known| known.to_vec());
+                out.push(Workload { addresses, ..workload.clone() });
+            } else if !self.is_shared {
+                // That it is there, and no more.
+                out.push(Workload::elsewhere(&name(&own), Vec::new()));
+            }
+        }
+        out.extend(self.all.clone());
+        out
+    }
+}
+
 /// The name of a pod's workload, as rules carry it.
 #[must_use]
 pub fn name(id: &str) -> String {
     format!("pod:{id}")
 }
 
-fn addresses(pod: &Pod, workload: &Workload) -> Vec<std::net::IpAddr> {
-    if pod.addresses.is_empty() { workload.addresses.clone() } else { pod.addresses.clone() }
-}
+#[cfg(test)]
+#[path = "on_node_tests.rs"]
+mod tests;

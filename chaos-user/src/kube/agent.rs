@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{KubeError, objects};
 use crate::api::nodefault::{Answer, FINALIZER, NODE_LABEL, Spec, Task, Tasks};
+use crate::api::peerset::{self, Sets};
 
 /// The field manager of our patches.
 const MANAGER: &str = "kfault-agent";
@@ -62,6 +63,8 @@ pub async fn serve(
     let api: Api<DynamicObject> = objects::all(&client, &resource, options.only.as_deref());
     let config = watcher::Config::default().labels(&format!("{NODE_LABEL}={}", options.node));
     let mut events = watcher(api, config).default_backoff().boxed();
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &objects::peer_sets());
+    let mut sets = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut known = Known::default();
     let mut outbox = Outbox::new(client.clone());
     let (tell_heard, mut renewals) = mpsc::unbounded_channel();
@@ -75,10 +78,21 @@ pub async fn serve(
                 match event {
                     Ok(event) => {
                         if known.take(event) && !is_cut_off {
-                            tasks.send_replace(known.tasks.clone());
+                            tasks.send_replace(known.tasks());
                         }
                     }
                     Err(error) => tracing::warn!(%error, "the watch of NodeFaults was interrupted"),
+                }
+            }
+            event = sets.next() => {
+                let Some(event) = event else { return Ok(()) };
+                match event {
+                    Ok(event) => {
+                        if known.take_set(event) && !is_cut_off {
+                            tasks.send_replace(known.tasks());
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "the watch of PeerSets was interrupted"),
                 }
             }
             answer = answers.recv() => {
@@ -96,7 +110,7 @@ pub async fn serve(
                 if is_cut_off {
                     is_cut_off = false;
                     tracing::warn!("the API server answers again");
-                    tasks.send_replace(known.tasks.clone());
+                    tasks.send_replace(known.tasks());
                 }
                 // What could not be written is tried again.
                 outbox.send(&known);
@@ -191,16 +205,83 @@ impl Outbox {
     }
 }
 
-/// The NodeFaults of the node, as the watch tells of them.
+/// The NodeFaults of the node and the PeerSets of all, as the watches tell of them.
 #[derive(Default)]
 struct Known {
+    /// Without their sets.
     tasks: Tasks,
     finalizers: BTreeMap<String, Vec<String>>,
     /// What a new list has shown so far.
     listed: Option<Tasks>,
+    /// By `namespace/name`.
+    sets: Sets,
+    listed_sets: Option<Sets>,
 }
 
 impl Known {
+    /// The tasks, each with those of its sets that were seen.
+    fn tasks(&self) -> Tasks {
+        let with_sets = |(key, task): (&String, &Task)| {
+            let (namespace, _) = objects::split(key);
+            let set = |name: &String| {
+                let set = self.sets.get(&format!("{namespace}/{name}"))?;
+                Some((name.clone(), set.clone()))
+            };
+            let sets = task.spec.peers.iter().filter_map(set).collect();
+            (key.clone(), Task { sets, ..task.clone() })
+        };
+        self.tasks.iter().map(with_sets).collect()
+    }
+
+    /// True when a set that a task names has changed.
+    fn take_set(&mut self, event: Event<DynamicObject>) -> bool {
+        fn read(object: &DynamicObject) -> Option<(String, peerset::Spec)> {
+            let key = objects::key(&object.metadata);
+            match serde_json::from_value(object.data["spec"].clone()) {
+                Ok(set) => Some((key, set)),
+                Err(error) => {
+                    tracing::error!(key, %error, "a PeerSet of another version is ignored");
+                    None
+                }
+            }
+        }
+        match event {
+            Event::Init => {
+                self.listed_sets = Some(Sets::new());
+                false
+            }
+            Event::InitApply(object) => {
+                if let (Some((key, set)), Some(listed)) = (read(&object), &mut self.listed_sets) {
+                    listed.insert(key, set);
+                }
+                false
+            }
+            Event::InitDone => {
+                let listed = self.listed_sets.take().unwrap_or_default();
+                let is_changed = listed != self.sets;
+                self.sets = listed;
+                is_changed
+            }
+            Event::Apply(object) => {
+                let Some((key, set)) = read(&object) else { return false };
+                let before = self.sets.insert(key.clone(), set);
+                self.names(&key) && before.as_ref() != self.sets.get(&key)
+            }
+            Event::Delete(object) => {
+                let key = objects::key(&object.metadata);
+                self.sets.remove(&key).is_some() && self.names(&key)
+            }
+        }
+    }
+
+    /// True when a task names this set.
+    fn names(&self, set: &str) -> bool {
+        let (namespace, name) = objects::split(set);
+        self.tasks.iter().any(|(key, task)| {
+            objects::split(key).0 == namespace && task.spec.peers.iter().any(|one| one == name)
+        })
+    }
+
     /// True when the tasks have changed.
     fn take(&mut self, event: Event<DynamicObject>) -> bool {
         let before = self.tasks.clone();
@@ -245,7 +326,12 @@ impl Known {
         let generation = object.metadata.generation.unwrap_or_default();
         Some((
             key,
-            Task { generation, spec, is_going: object.metadata.deletion_timestamp.is_some() },
+            Task {
+                generation,
+                spec,
+                sets: Sets::new(),
+                is_going: object.metadata.deletion_timestamp.is_some(),
+            },
         ))
     }
 }

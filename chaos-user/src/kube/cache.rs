@@ -5,16 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStatus, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 
+pub use super::concern::Concern;
 use super::objects;
+use super::services::{self, Services};
 use crate::api::kind::{Kind, SCHEDULE};
-use crate::api::nodefault;
+use crate::api::{nodefault, peerset};
 use crate::select::pods;
 
 /// Kind, namespace and name of an experiment.
@@ -51,6 +55,12 @@ pub enum News {
     Namespace(Event<Namespace>),
     /// Of a NodeFault.
     Fault(Event<DynamicObject>),
+    /// Of a PeerSet.
+    Peers(Event<DynamicObject>),
+    /// Of a Service.
+    Service(Box<Event<Service>>),
+    /// Of a part of a Service's endpoints.
+    Endpoints(Box<Event<EndpointSlice>>),
     /// Of an agent's lease.
     Lease(Event<Lease>),
 }
@@ -74,13 +84,20 @@ pub fn watch(client: &Client, kinds: &[Kind], own: &str, only: Option<&str>) -> 
         let stream = watcher(api, config()).default_backoff();
         all.push(boxed(stream, move |event| News::Experiment(name, event)));
     }
-    let pods: Api<Pod> = match only {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
+    let pods: Api<Pod> = in_reach(client, only);
     all.push(boxed(watcher(pods, config()).default_backoff(), |event| News::Pod(Box::new(event))));
     let faults = objects::all(client, &objects::node_faults(), only);
     all.push(boxed(watcher(faults, config()).default_backoff(), News::Fault));
+    let peers = objects::all(client, &objects::peer_sets(), only);
+    all.push(boxed(watcher(peers, config()).default_backoff(), News::Peers));
+    let services: Api<Service> = in_reach(client, only);
+    all.push(boxed(watcher(services, config()).default_backoff(), |event| {
+        News::Service(Box::new(event))
+    }));
+    let endpoints: Api<EndpointSlice> = in_reach(client, only);
+    all.push(boxed(watcher(endpoints, config()).default_backoff(), |event| {
+        News::Endpoints(Box::new(event))
+    }));
     let leases: Api<Lease> = Api::namespaced(client.clone(), own);
     all.push(boxed(watcher(leases, config()).default_backoff(), News::Lease));
     if only.is_none() {
@@ -92,6 +109,18 @@ pub fn watch(client: &Client, kinds: &[Kind], own: &str, only: Option<&str>) -> 
         all.push(boxed(watcher(namespaces, config()).default_backoff(), News::Namespace));
     }
     all
+}
+
+/// Objects of every namespace, or of the one that we are limited to.
+fn in_reach<K>(client: &Client, only: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match only {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
 }
 
 /// What is known.
@@ -107,22 +136,15 @@ pub struct Cache {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// NodeFaults by `namespace/name`.
     pub faults: BTreeMap<String, Fault>,
+    /// PeerSets by `namespace/name`, each with the experiment that owns it.
+    pub sets: BTreeMap<String, (Option<Name>, peerset::Spec)>,
+    /// Services and what is behind them.
+    pub services: Services,
     /// When the agent of a node last renewed its lease.
     pub agents: BTreeMap<String, Timestamp>,
     /// Lists that are under way, by watch: what they have shown so far.
     listing: BTreeMap<&'static str, BTreeSet<String>>,
     listed: BTreeSet<&'static str>,
-}
-
-/// What a piece of news concerns.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Concern {
-    /// Experiments that have to be looked at.
-    pub experiments: BTreeSet<Name>,
-    /// A pod that has changed; experiments that wait for pods have to be looked at.
-    pub pod: Option<String>,
-    /// Everything has to be looked at.
-    pub everything: bool,
 }
 
 /// What became of an object, whatever its kind.
@@ -186,6 +208,9 @@ impl Cache {
                 Concern::default()
             }
             News::Fault(event) => self.fault(event),
+            News::Peers(event) => self.peers(event),
+            News::Service(event) => self.service(*event),
+            News::Endpoints(event) => self.endpoints(*event),
             News::Lease(event) => {
                 if let Change::Is(lease) = self.change("Lease", event)
                     && let Some(spec) = lease.spec
@@ -282,6 +307,51 @@ impl Cache {
         concern
     }
 
+    fn peers(&mut self, event: Event<DynamicObject>) -> Concern {
+        let mut concern = Concern::default();
+        match self.change("PeerSet", event) {
+            Change::Is(object) => {
+                let key = objects::key(&object.metadata);
+                // One of another version is written anew.
+                let spec = serde_json::from_value(object.data["spec"].clone()).unwrap_or_default();
+                let set = (owner(&object), spec);
+                concern.experiments.extend(set.0.clone());
+                self.sets.insert(key, set);
+            }
+            Change::Gone(key) => {
+                let gone = self.sets.remove(&key);
+                concern.experiments.extend(gone.and_then(|(owner, _)| owner));
+            }
+            Change::Only(keys) => {
+                self.sets.retain(|key, _| keys.contains(key));
+                concern.everything = true;
+            }
+            Change::Nothing => {}
+        }
+        concern
+    }
+
+    fn service(&mut self, event: Event<Service>) -> Concern {
+        let change = self.change("Service", event);
+        let is_changed = changed(&mut self.services.addresses, change, |service| {
+            Some(services::addresses(service)).filter(|addresses| !addresses.is_empty())
+        });
+        Concern { services: is_changed, ..Concern::default() }
+    }
+
+    fn endpoints(&mut self, event: Event<EndpointSlice>) -> Concern {
+        let change = self.change("EndpointSlice", event);
+        let is_changed = changed(&mut self.services.slices, change, services::slice);
+        Concern { services: is_changed, ..Concern::default() }
+    }
+
+    /// PeerSets of an experiment, by name.
+    #[must_use]
+    pub fn sets_of(&self, name: &Name) -> peerset::Sets {
+        let own = self.sets.iter().filter(|(_, (owner, _))| owner.as_ref() == Some(name));
+        own.map(|(key, (_, set))| (objects::split(key).1.to_owned(), set.clone())).collect()
+    }
+
     /// NodeFaults of an experiment, by node.
     #[must_use]
     pub fn faults_of(&self, name: &Name) -> BTreeMap<String, Fault> {
@@ -302,12 +372,42 @@ fn schedule_of(object: &DynamicObject) -> Option<Name> {
     Some(Name { kind: SCHEDULE, key: format!("{namespace}/{}", owner.name) })
 }
 
-fn fault(object: DynamicObject) -> Fault {
-    let (namespace, _) = (object.namespace().unwrap_or_default(), ());
-    let owner = object.owner_references().iter().find_map(|owner| {
+/// Takes a change of something that is kept reduced; true when what is kept has changed.
+fn changed<K: ResourceExt, V: PartialEq>(
+    all: &mut BTreeMap<String, V>,
+    change: Change<K>,
+    reduced: impl Fn(&K) -> Option<V>,
+) -> bool {
+    match change {
+        Change::Is(object) => {
+            let (key, now) = (objects::key(object.meta()), reduced(&object));
+            let is_changed = all.get(&key) != now.as_ref();
+            match now {
+                Some(now) => all.insert(key, now),
+                None => all.remove(&key),
+            };
+            is_changed
+        }
+        Change::Gone(key) => all.remove(&key).is_some(),
+        Change::Only(keys) => {
+            all.retain(|key, _| keys.contains(key));
+            true
+        }
+        Change::Nothing => false,
+    }
+}
+
+/// The experiment that owns an object of ours.
+fn owner(object: &DynamicObject) -> Option<Name> {
+    let namespace = object.namespace().unwrap_or_default();
+    object.owner_references().iter().find_map(|owner| {
         let kind = Kind::find(&owner.kind)?.name();
         Some(Name { kind, key: format!("{namespace}/{}", owner.name) })
-    });
+    })
+}
+
+fn fault(object: DynamicObject) -> Fault {
+    let owner = owner(&object);
     let spec = serde_json::from_value(object.data["spec"].clone()).ok();
     let status = serde_json::from_value(object.data["status"].clone()).unwrap_or_default();
     Fault { object, spec, status, owner }

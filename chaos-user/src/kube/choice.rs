@@ -7,10 +7,11 @@ use kube::api::DynamicObject;
 
 use super::cache::Cache;
 use crate::api::nodefault::Pod;
+use crate::api::status::Status;
 use crate::fault::lifecycle::RecordKey;
 use crate::fault::{Choice, Experiment};
 use crate::select::pods::{self, Surroundings, matching};
-use crate::select::{choose, seed_for};
+use crate::select::{choose, fill_up, seed_for};
 
 /// Who may be chosen, beyond what selectors say.
 #[derive(Clone, Debug, Default)]
@@ -34,7 +35,8 @@ pub struct Chosen {
     pub identities: BTreeMap<String, String>,
 }
 
-/// The targets of an experiment, chosen now.
+/// The targets of an experiment, chosen now. One that follows keeps those of `before`, its status,
+/// that still live.
 ///
 /// # Errors
 /// A sentence, when there is nothing to choose from.
@@ -43,20 +45,33 @@ pub fn chosen(
     experiment: &Experiment,
     reach: &Reach,
     object: &DynamicObject,
+    before: &Status,
 ) -> Result<Chosen, String> {
     let around = Surroundings {
         nodes: cache.nodes.iter().map(|(name, labels)| (name.as_str(), labels)).collect(),
         allowed: allowed(cache, reach),
     };
     let uid = object.uid().unwrap_or_default();
+    let is_first = before.experiment.container_records.is_none();
     let mut out = Chosen::default();
     let mut is_anybody = false;
     let mut side = |key: &str, choice: &Choice| -> Result<(), String> {
         let others = cache.pods.values().filter(|pod| !is_own(pod, reach));
         let pods = matching(&choice.selector, others, &around);
-        let named = pods.iter().map(|pod| (pod.id(), *pod));
-        let chosen = choose(choice.mode, named, seed_for(0, &format!("{uid}{key}")))
-            .map_err(|_| "no pod is selected".to_owned())?;
+        let seed = seed_for(0, &format!("{uid}{key}"));
+        let follows = experiment.follows();
+        let named: Vec<_> = pods
+            .into_iter()
+            .filter(|pod| !follows || runs(pod))
+            .map(|pod| (pod.id(), pod))
+            .collect();
+        let chosen = if is_first {
+            choose(choice.mode, named.into_iter(), seed)
+                .map_err(|_| "no pod is selected".to_owned())?
+        } else {
+            let kept = kept(cache, before, key, experiment.containers().is_some());
+            fill_up(choice.mode, kept.map(|pod| (pod.id(), pod)), named.into_iter(), seed)
+        };
         for pod in chosen {
             is_anybody = true;
             let parts = match experiment.containers() {
@@ -75,13 +90,37 @@ pub fn chosen(
         side(".Target", target)?;
     }
     // A random share may be nobody at all.
-    if is_anybody
-        && out.keys.is_empty()
+    if out.keys.is_empty()
+        && is_first
+        && is_anybody
         && let Some(names) = experiment.containers()
     {
         return Err(format!("no selected pod has a container {}", names.join(" or ")));
     }
     Ok(out)
+}
+
+/// A pod that follows becomes a target when it runs: before, there is nothing to act on.
+fn runs(pod: &pods::Pod) -> bool {
+    pod.phase == "Running" && !pod.node.is_empty()
+}
+
+/// Pods of a side's records that still are the ones that were chosen, and have not ended.
+fn kept<'a>(
+    cache: &'a Cache,
+    before: &'a Status,
+    side: &'a str,
+    is_by_container: bool,
+) -> impl Iterator<Item = &'a pods::Pod> {
+    let chosen = before.kfault.as_ref().map(|summary| &summary.chosen);
+    let records = before.experiment.container_records.iter().flatten();
+    records.filter(move |record| record.selector_key == side).filter_map(move |record| {
+        let pod = cache.pods.get(pod_of(&record.id))?;
+        let has_ended = matches!(pod.phase.as_str(), "Succeeded" | "Failed");
+        let identity = chosen.and_then(|chosen| chosen.get(&record.id));
+        let is_same = is_by_container || identity.is_none_or(|uid| *uid == pod.uid);
+        (is_same && !has_ended).then_some(pod)
+    })
 }
 
 /// The containers of these names, each with its id, which is empty while it does not run.
@@ -105,7 +144,7 @@ pub fn pod_of(id: &str) -> &str {
     }
 }
 
-/// A pod as agents are told of it.
+/// A pod as the agent of its node is told of it.
 #[must_use]
 pub fn reduced(pod: &pods::Pod) -> Pod {
     Pod {
@@ -113,7 +152,6 @@ pub fn reduced(pod: &pods::Pod) -> Pod {
         name: pod.name.clone(),
         uid: pod.uid.clone(),
         node: pod.node.clone(),
-        addresses: pod.addresses.clone(),
         host_network: pod.host_network,
     }
 }

@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::cache::{Cache, Concern, Name, News, watch};
+use super::cache::{Cache, Name, News, watch};
 use super::choice::Reach;
 use super::events::Teller;
 use super::metrics::Metrics;
@@ -74,9 +74,10 @@ fn counted_by(news: &News) -> Option<(String, bool)> {
     Some((objects::key(&object.metadata), is_listed))
 }
 
-/// A look at an experiment, or at a schedule.
+/// A look at an experiment, at what is left of one, or at a schedule.
 enum Look {
     Experiment(Box<reconcile::Look>),
+    Orphans(reconcile::Orphans),
     Schedule(Box<schedule::Look>),
 }
 
@@ -84,6 +85,7 @@ impl Look {
     async fn act(self, teller: &Teller, names: &Names) -> Result<Outcome, KubeError> {
         match self {
             Self::Experiment(look) => look.act(teller, names).await,
+            Self::Orphans(orphans) => orphans.act(teller).await,
             Self::Schedule(look) => look.act(teller).await,
         }
     }
@@ -128,7 +130,7 @@ pub async fn serve(
                     if let Some((key, is_listed)) = counted {
                         controller.count(key, is_listed);
                     }
-                    controller.mark(concern);
+                    controller.dirty.extend(controller.cache.concerned(&concern));
                 }
                 // The watch comes back by itself.
                 Some(Err(error)) => tracing::warn!(%error, "a watch was interrupted"),
@@ -153,30 +155,6 @@ pub async fn serve(
 }
 
 impl Controller {
-    fn mark(&mut self, concern: Concern) {
-        self.dirty.extend(concern.experiments);
-        if concern.everything {
-            self.dirty.extend(self.cache.experiments.keys().cloned());
-        }
-        if let Some(pod) = concern.pod {
-            let names = self.cache.experiments.iter().filter(|(_, object)| {
-                let records = &object.data["status"]["experiment"]["containerRecords"];
-                match records.as_array() {
-                    // It waits for pods.
-                    None => true,
-                    Some(all) => all.iter().any(|record| {
-                        record["id"].as_str().is_some_and(|id| {
-                            id == pod
-                                || id.strip_prefix(pod.as_str()).is_some_and(|r| r.starts_with('/'))
-                        })
-                    }),
-                }
-            });
-            let names: Vec<Name> = names.map(|(name, _)| name.clone()).collect();
-            self.dirty.extend(names);
-        }
-    }
-
     fn start_looks(&mut self) {
         // Before everything has been seen, a pod that is missing is no pod that is gone.
         if !self.cache.is_complete(self.watches) {
@@ -210,8 +188,10 @@ impl Controller {
             let look = schedule::Look::new(&self.cache, name, complaint, now)?;
             return Some(Look::Schedule(Box::new(look)));
         }
-        let look = reconcile::Look::new(&self.cache, name, &self.options.reach, now)?;
-        Some(Look::Experiment(Box::new(look)))
+        match reconcile::Look::new(&self.cache, name, &self.options.reach, now) {
+            Some(look) => Some(Look::Experiment(Box::new(look))),
+            None => reconcile::Orphans::new(&self.cache, name, now).map(Look::Orphans),
+        }
     }
 
     fn done(&mut self, (name, took, result): Done) {

@@ -6,7 +6,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::api::kind::{API_VERSION, GROUP, Kind, SCHEDULE};
-use crate::api::nodefault;
+use crate::api::{nodefault, peerset};
 
 /// Version of the experiments' group.
 const VERSION: &str = "v1alpha1";
@@ -24,6 +24,13 @@ pub fn experiments(kind: Kind) -> ApiResource {
 pub fn node_faults() -> ApiResource {
     let gvk = GroupVersionKind::gvk(nodefault::GROUP, nodefault::VERSION, nodefault::KIND);
     ApiResource::from_gvk_with_plural(&gvk, nodefault::PLURAL)
+}
+
+/// The resource of PeerSets.
+#[must_use]
+pub fn peer_sets() -> ApiResource {
+    let gvk = GroupVersionKind::gvk(nodefault::GROUP, nodefault::VERSION, peerset::KIND);
+    ApiResource::from_gvk_with_plural(&gvk, peerset::PLURAL)
 }
 
 /// Objects of a resource in a namespace.

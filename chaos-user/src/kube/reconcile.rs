@@ -4,6 +4,8 @@
 //! in between finds the same targets.
 
 mod ask;
+mod orphans;
+mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,6 +15,7 @@ use jiff::Timestamp;
 use kube::api::{DynamicObject, PostParams};
 use kube::{Client, ResourceExt};
 
+pub use self::orphans::Orphans;
 use super::cache::{self, Cache, Name};
 use super::choice::{Reach, chosen, pod_of};
 use super::events::Teller;
@@ -21,9 +24,10 @@ use super::server::{self, Deed, Way};
 use super::{KubeError, objects};
 use crate::api::kind::Kind;
 use crate::api::metadata::PAUSE;
-use crate::api::nodefault::{NodeState, Pod};
+use crate::api::nodefault::Pod;
+use crate::api::peerset::Sets;
 use crate::api::status::{DesiredPhase, Record, Status};
-use crate::fault::lifecycle::{self, Event, RecordKey, Report, Step, What, World};
+use crate::fault::lifecycle::{self, Asked, Event, Known, RecordKey, Report, Step, What, World};
 use crate::fault::{self, Experiment, Fault, Parsed};
 use crate::select::pods;
 
@@ -45,6 +49,10 @@ pub struct Look {
     world: World,
     faults: BTreeMap<String, cache::Fault>,
     way: Way,
+    /// Its PeerSets.
+    sets: Sets,
+    /// ClusterIPs of the Services that stand in front of a side and nobody else.
+    services: BTreeMap<&'static str, BTreeMap<String, Vec<IpAddr>>>,
     /// Pods that records name.
     pods: BTreeMap<String, pods::Pod>,
     /// kfault's own image.
@@ -94,6 +102,7 @@ impl Look {
                 parsed.experiment.as_ref().map(|experiment| &experiment.fault),
                 Some(Fault::Network(_))
             ),
+            follows: parsed.experiment.as_ref().is_some_and(Experiment::follows),
             duration,
             chosen: None,
             identities: BTreeMap::new(),
@@ -104,7 +113,7 @@ impl Look {
         if lifecycle::needs_choice(&status, &world)
             && let Some(experiment) = &parsed.experiment
         {
-            let chosen = chosen(cache, experiment, reach, &object);
+            let chosen = chosen(cache, experiment, reach, &object, &status);
             if let Ok(chosen) = &chosen {
                 world.identities.clone_from(&chosen.identities);
             }
@@ -118,6 +127,8 @@ impl Look {
             world,
             faults,
             way,
+            sets: cache.sets_of(name),
+            services: BTreeMap::new(),
             pods: BTreeMap::new(),
             image: reach.image.clone(),
             resolved: BTreeMap::new(),
@@ -131,18 +142,8 @@ impl Look {
     /// Pods of the records, agents that are silent, and what each record's node says.
     fn gather(&mut self, cache: &Cache) {
         let nodes: BTreeSet<String> = self.faults.keys().cloned().collect();
-        for node in nodes {
-            let is_silent = cache.agents.get(&node).is_some_and(|renewed| {
-                let age = self.world.now.duration_since(*renewed);
-                Duration::try_from(age).is_ok_and(|age| age > SILENT)
-            });
-            // An agent that is heard works, whether or not there is a Node object.
-            let is_unknown = !cache.agents.contains_key(&node);
-            let is_gone = !cache.nodes.is_empty() && !cache.nodes.contains_key(&node);
-            if is_silent || (is_gone && is_unknown) {
-                self.silent.insert(node);
-            }
-        }
+        let silent = nodes.into_iter().filter(|node| is_silent(cache, node, self.world.now));
+        self.silent = silent.collect();
         let keys: Vec<RecordKey> = match &self.world.chosen {
             Some(Ok(keys)) => keys.clone(),
             _ => {
@@ -150,10 +151,10 @@ impl Look {
                 records.map(|record| (record.selector_key.clone(), record.id.clone())).collect()
             }
         };
+        let pods = keys.iter().filter_map(|(_, id)| cache.pods.get(pod_of(id)));
+        self.pods.extend(pods.map(|pod| (pod.id(), pod.clone())));
+        self.find_services(cache, &keys);
         for (key, id) in keys {
-            if let Some(pod) = cache.pods.get(pod_of(&id)) {
-                self.pods.insert(pod.id(), pod.clone());
-            }
             // What the server is asked for is known when it has answered.
             let report = self.report(&key, &id).filter(|_| self.way == Way::Nodes);
             if let Some(report) = report {
@@ -166,17 +167,41 @@ impl Look {
         match self.asked(key, id) {
             // A container that ended with its pod is as dead as it was to be.
             Some(Report::Gone) if self.world.is_one_shot => Some(Report::Injected),
+            // A pod on its way out loses its processes first.
+            Some(Report::Failed(_)) if self.is_going(id) => Some(Report::Gone),
             report => report,
         }
     }
 
-    /// The NodeFault that asks for a record's fault, and the pod as it knows it.
-    fn task(&self, key: &str, pod_id: &str) -> Option<(&cache::Fault, &Pod)> {
+    /// The uid of the pod that a record means; that of the pod there is, where none is known.
+    fn identity(&self, id: &str) -> Option<&str> {
+        let is_by_container =
+            self.parsed.experiment.as_ref().is_some_and(|one| one.containers().is_some());
+        let known = if is_by_container {
+            // What is on record for a container is the container's id.
+            let asked = self.faults.values().filter_map(|fault| fault.spec.as_ref());
+            let mut asked = asked.flat_map(|spec| &spec.sources);
+            asked.find(|pod| pod.id() == pod_of(id)).map(|pod| &pod.uid)
+        } else {
+            match &self.world.chosen {
+                Some(Ok(_)) => self.world.identities.get(id),
+                _ => self.status.kfault.as_ref().and_then(|summary| summary.chosen.get(id)),
+            }
+        };
+        known.or_else(|| self.pods.get(pod_of(id)).map(|pod| &pod.uid)).map(String::as_str)
+    }
+
+    fn is_going(&self, id: &str) -> bool {
+        self.pods.get(pod_of(id)).is_some_and(|pod| pod.is_going)
+    }
+
+    /// The NodeFault that asks for the fault of the pod with this uid, and the pod as it knows it.
+    fn task(&self, key: &str, uid: Option<&str>) -> Option<(&cache::Fault, &Pod)> {
         self.faults.values().find_map(|fault| {
             let spec = fault.spec.as_ref()?;
             let side = if key == "." { Some(&spec.sources) } else { spec.targets.as_ref() };
-            let pod = side?.iter().find(|pod| pod.id() == pod_id && pod.node == spec.node)?;
-            Some((fault, pod))
+            let is_meant = |pod: &&Pod| pod.node == spec.node && Some(pod.uid.as_str()) == uid;
+            Some((fault, side?.iter().find(is_meant)?))
         })
     }
 
@@ -185,7 +210,7 @@ impl Look {
         let records = status.experiment.container_records.iter().flatten();
         let acting = records.filter(|record| record.phase.is_injected());
         let one = |record: &Record| {
-            let (fault, _) = self.task(&record.selector_key, pod_of(&record.id))?;
+            let (fault, _) = self.task(&record.selector_key, self.identity(&record.id))?;
             Some((record.id.clone(), fault.object.metadata.generation.unwrap_or_default()))
         };
         acting.filter_map(one).collect()
@@ -193,41 +218,21 @@ impl Look {
 
     /// What the agents know of a record.
     fn asked(&self, key: &str, id: &str) -> Option<Report> {
-        let pod_id = pod_of(id);
-        let Some((fault, pod)) = self.task(key, pod_id) else {
-            // Nobody has been asked: the fault cannot act.
-            return if self.pods.contains_key(pod_id) {
-                Some(Report::Recovered)
-                    .filter(|_| lifecycle::desired(&self.world) == DesiredPhase::Stop)
-            } else {
-                Some(Report::Gone)
-            };
-        };
-        if self.pods.get(pod_id).is_none_or(|now| now.uid != pod.uid) {
-            return Some(Report::Gone);
-        }
-        if self.silent.contains(&pod.node) {
-            return Some(match lifecycle::desired(&self.world) {
-                DesiredPhase::Run => Report::Failed(format!(
-                    "the agent of node {} has been silent for more than {} s, so its faults have ended",
-                    pod.node,
-                    SILENT.as_secs()
-                )),
-                DesiredPhase::Stop => Report::Recovered,
-            });
-        }
-        if fault.status.observed_generation != fault.object.metadata.generation.unwrap_or_default()
-        {
-            // It has not heard of the last change yet.
-            return None;
-        }
-        let record =
-            fault.status.records.iter().find(|record| record.id == id && record.key == key)?;
-        Some(match record.state {
-            NodeState::Injected => Report::Injected,
-            NodeState::Recovered => Report::Recovered,
-            NodeState::Failed => Report::Failed(record.message.clone()),
-        })
+        let identity = self.identity(id);
+        let now = self.pods.get(pod_of(id)).map(|pod| pod.uid.as_str());
+        let asked = self.task(key, identity).map(|(fault, pod)| {
+            let generation = fault.object.metadata.generation.unwrap_or_default();
+            // It may not have heard of the last change yet.
+            let answers = fault.status.records.iter();
+            let answer = answers
+                .filter(|_| fault.status.observed_generation == generation)
+                .find(|record| record.id == id && record.key == key)
+                .map(|record| (record.state, record.message.as_str()));
+            let silent = self.silent.contains(&pod.node).then_some(SILENT.as_secs());
+            Asked { node: &pod.node, silent, answer }
+        });
+        let known = Known { lives: identity.is_some() && now == identity, asked };
+        lifecycle::heard(&known, lifecycle::desired(&self.world))
     }
 
     /// Writes what has changed and asks the nodes.
@@ -312,7 +317,11 @@ impl Look {
                 self.is_unresolved = true;
                 for record in self.status.experiment.container_records.iter().flatten() {
                     let key = (record.selector_key.clone(), record.id.clone());
-                    self.world.reports.insert(key, Report::Failed(reason.clone()));
+                    // Where it acts, it acts with the addresses from before.
+                    let report = self.world.reports.entry(key).or_insert(Report::Recovered);
+                    if *report != Report::Injected {
+                        *report = Report::Failed(reason.clone());
+                    }
                 }
             }
         }
@@ -377,6 +386,16 @@ impl Look {
     }
 }
 
+/// True when the agent of a node has ended its faults by itself, or its node is gone.
+fn is_silent(cache: &Cache, node: &str, now: Timestamp) -> bool {
+    let is_silent = cache.agents.get(node).is_some_and(|renewed| {
+        Duration::try_from(now.duration_since(*renewed)).is_ok_and(|age| age > SILENT)
+    });
+    // An agent that is heard works, whether or not there is a Node object.
+    let is_unknown = !cache.agents.contains_key(node);
+    is_silent || (is_unknown && !cache.nodes.is_empty() && !cache.nodes.contains_key(node))
+}
+
 fn refused(reason: &str, is_unsupported: bool) -> Vec<Event> {
     let mut all = vec![Event::failed("records", "apply chaos", reason)];
     if is_unsupported {
@@ -392,3 +411,8 @@ fn counted(faults: &BTreeMap<String, cache::Fault>) -> (u64, u64) {
         (matched + rule.matched, injected + rule.injected)
     })
 }
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

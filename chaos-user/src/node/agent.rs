@@ -16,7 +16,8 @@ use super::drive::{Driver, News, Resolved};
 use super::kill::kill;
 use super::local::Host;
 use super::pods::{self, Pods};
-use crate::api::nodefault::{Answer, NodeRecord, NodeRule, NodeState, Spec, Status, Tasks};
+use crate::api::nodefault::{Answer, NodeRecord, NodeRule, NodeState, Spec, Status, Task, Tasks};
+use crate::api::peerset::Sets;
 use crate::engine::{EngineError, Options, RuleReport, chain};
 use crate::fault;
 use crate::fault::on_node::{OnNode, name, on_node};
@@ -24,6 +25,8 @@ use crate::plan::{Plan, Rule};
 
 /// How often the node is looked at again: pods start and restart without a word to us.
 const LOOK: Duration = Duration::from_secs(2);
+/// A PeerSet that comes so soon after the task that names it is not worth a word.
+const WAIT: Duration = Duration::from_secs(1);
 /// How often counters are told.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -55,8 +58,10 @@ struct Agent {
     applied: Plan,
     resolved: Resolved,
     /// Why tasks could not be applied as a whole.
-    refused: BTreeMap<String, (Spec, String)>,
+    refused: BTreeMap<String, (Task, String)>,
     lowered: BTreeMap<String, OnNode>,
+    /// Since when tasks have waited for a PeerSet.
+    waiting: BTreeMap<String, Instant>,
     /// For how long a task acts, fixed when it is first seen: a rule that is not changed must
     /// look the same every time.
     durations: BTreeMap<String, (Timestamp, Duration)>,
@@ -85,6 +90,7 @@ pub async fn serve(
         resolved: Resolved::new(),
         refused: BTreeMap::new(),
         lowered: BTreeMap::new(),
+        waiting: BTreeMap::new(),
         durations: BTreeMap::new(),
         reports: BTreeMap::new(),
         earlier: BTreeMap::new(),
@@ -137,8 +143,11 @@ impl Agent {
                 return Ok(());
             }
         };
-        self.refused
-            .retain(|key, (spec, _)| self.tasks.get(key).is_some_and(|task| task.spec == *spec));
+        self.refused.retain(|key, (task, _)| self.tasks.get(key) == Some(task));
+        self.waiting.retain(|key, _| lowered.get(key).is_some_and(|one| one.on_node.waits));
+        for (key, _) in lowered.iter().filter(|(_, one)| one.on_node.waits) {
+            self.waiting.entry(key.clone()).or_insert_with(Instant::now);
+        }
         let keys: Vec<&String> =
             lowered.keys().filter(|key| !self.refused.contains_key(*key)).collect();
         let (plan, resolved) = together(&lowered, &keys);
@@ -163,7 +172,7 @@ impl Agent {
         for (key, task) in &self.tasks {
             let is_over = task.spec.until.is_some_and(|until| until <= now);
             if task.spec.run && !task.is_going && !is_over {
-                running.push((key.clone(), task.spec.clone()));
+                running.push((key.clone(), task.clone()));
             }
         }
         if running.is_empty() {
@@ -173,13 +182,13 @@ impl Agent {
         let cgroups = host.all_cgroups()?;
         let known = Pods::among(&cgroups);
         let mut out = BTreeMap::new();
-        for (key, spec) in running {
+        for (key, Task { spec, sets, .. }) in running {
             let duration = spec.until.map(|until| {
                 let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 self.durations.entry(key.clone()).or_insert((until, left)).1
             });
             let lowered = if spec.kills.is_empty() {
-                lower(&mut host, &known, &spec, duration)
+                lower(&mut host, &known, (&spec, &sets), duration)
             } else {
                 killed(&host, &known, &cgroups, &spec)
             };
@@ -227,7 +236,7 @@ impl Agent {
             if let Err(error) = self.apply(plan, resolved).await? {
                 good.pop();
                 if let Some(task) = self.tasks.get(key) {
-                    let refusal = (task.spec.clone(), chain(&error));
+                    let refusal = (task.clone(), chain(&error));
                     self.refused.insert(key.clone(), refusal);
                 }
             }
@@ -294,6 +303,9 @@ impl Agent {
         let task = self.tasks.get(key)?;
         let mut status = Status { observed_generation: task.generation, ..Status::default() };
         let lowered = self.lowered.get(key);
+        if self.waiting.get(key).is_some_and(|since| since.elapsed() < WAIT) {
+            return None;
+        }
         match (lowered, self.refused.get(key)) {
             (Some(one), Some((_, reason))) => {
                 let failed = |record: &NodeRecord| NodeRecord {
@@ -363,7 +375,12 @@ impl Agent {
     }
 }
 
-fn lower(host: &mut Host, known: &Pods, spec: &Spec, duration: Option<Duration>) -> Lowered {
+fn lower(
+    host: &mut Host,
+    known: &Pods,
+    (spec, sets): (&Spec, &Sets),
+    duration: Option<Duration>,
+) -> Lowered {
     let mut found = BTreeMap::new();
     for pod in spec.sources.iter().chain(spec.targets.iter().flatten()) {
         if pod.node == spec.node && !found.contains_key(&pod.id()) {
@@ -376,15 +393,15 @@ fn lower(host: &mut Host, known: &Pods, spec: &Spec, duration: Option<Duration>)
         Some(experiment) => {
             let seed = u64::from(spec.seed);
             let options = fault::Options { seed, duration, dry_run: false, in_cluster: true };
-            on_node(spec, &experiment, &found, &options)
+            on_node(spec, sets, &experiment, &found, &options)
         }
         // The controller is of another version than this agent.
         None => OnNode {
-            rules: Vec::new(),
             records: all_failed(
                 spec,
                 &parsed.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             ),
+            ..OnNode::default()
         },
     };
     Lowered { on_node, resolved: spec.names.clone() }

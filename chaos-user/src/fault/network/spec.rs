@@ -147,6 +147,18 @@ impl Side {
 }
 
 impl NetworkChaos {
+    /// Whose addresses its rules look at, as records call them. Who sends to the target is of no
+    /// interest to rules that act where packets leave for it.
+    #[must_use]
+    pub fn peer_sides(&self) -> &'static [&'static str] {
+        let Some(_) = &self.target else { return &[] };
+        if self.direction.receives() && !self.kfault.ingress {
+            &[".", ".Target"]
+        } else {
+            &[".Target"]
+        }
+    }
+
     /// Reads `spec`; `namespace` is the object's own.
     pub fn read(mut fields: Fields<'_>, namespace: &str, findings: &mut Findings) -> Option<Self> {
         let source = Choice::read(&mut fields, namespace, findings);

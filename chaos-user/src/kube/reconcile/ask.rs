@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::super::cache::Fault;
 use super::super::choice::{pod_of, reduced};
 use super::super::server::Way;
 use super::super::{KubeError, objects};
@@ -43,10 +44,7 @@ impl Look {
         let is_running = status.experiment.desired_phase == Some(DesiredPhase::Run);
         if !is_running {
             for fault in self.faults.values().filter(|f| f.spec.as_ref().is_some_and(|s| s.run)) {
-                let name = fault.object.name_any();
-                let patch = json!({ "spec": { "run": false } });
-                let patched = api.patch(&name, &parameters, &Patch::Merge(&patch)).await;
-                unless_gone(patched.map(drop), || format!("end the NodeFault {name}"))?;
+                end(&api, &parameters, fault).await?;
             }
             return Ok(());
         }
@@ -55,7 +53,15 @@ impl Look {
         if self.way == Way::Server || self.is_unresolved {
             return Ok(());
         }
-        for (node, spec) in self.wanted(status, experiment) {
+        let peers = self.share_peers(client, self.peers(experiment, status)).await?;
+        let wanted = self.wanted(status, experiment, &peers);
+        for fault in self.faults.values().filter(|f| f.spec.as_ref().is_some_and(|s| s.run)) {
+            // Every target of that node has gone.
+            if fault.spec.as_ref().is_some_and(|spec| !wanted.contains_key(&spec.node)) {
+                end(&api, &parameters, fault).await?;
+            }
+        }
+        for (node, spec) in wanted {
             let object = self.node_fault(&node, &spec)?;
             match self.faults.get(&node) {
                 Some(fault) if fault.spec.as_ref() == Some(&spec) => {}
@@ -80,27 +86,39 @@ impl Look {
         Ok(())
     }
 
+    /// The pods of one side, as far as they are those that were chosen, each once.
+    pub(super) fn chosen_pods(&self, status: &Status, side: &str) -> Vec<&pods::Pod> {
+        let chosen = status.kfault.as_ref().map(|summary| &summary.chosen);
+        let is_by_container =
+            self.parsed.experiment.as_ref().is_some_and(|one| one.containers().is_some());
+        let mut known = BTreeSet::new();
+        let records = status.experiment.container_records.iter().flatten();
+        records
+            .filter(|record| record.selector_key == side)
+            .filter_map(|record| {
+                // Frozen: a pod that was replaced is another pod.
+                let uid = chosen.and_then(|chosen| chosen.get(&record.id));
+                let is_frozen =
+                    |pod: &&pods::Pod| is_by_container || uid.is_none_or(|uid| *uid == pod.uid);
+                self.pods.get(pod_of(&record.id)).filter(is_frozen)
+            })
+            .filter(|pod| known.insert(pod.uid.as_str()))
+            .collect()
+    }
+
     /// What each node shall do.
-    fn wanted(&self, status: &Status, experiment: &Experiment) -> BTreeMap<String, Spec> {
+    fn wanted(
+        &self,
+        status: &Status,
+        experiment: &Experiment,
+        peers: &[String],
+    ) -> BTreeMap<String, Spec> {
         let nobody = BTreeMap::new();
         let chosen = status.kfault.as_ref().map_or(&nobody, |summary| &summary.chosen);
         let is_by_container = experiment.containers().is_some();
         let records = || status.experiment.container_records.iter().flatten();
-        let side = |key: &str| -> Vec<Pod> {
-            let mut out: Vec<Pod> = Vec::new();
-            for record in records().filter(|record| record.selector_key == key) {
-                // Frozen: a pod that was replaced is another pod.
-                let is_frozen = |pod: &&pods::Pod| {
-                    is_by_container || chosen.get(&record.id).is_none_or(|uid| *uid == pod.uid)
-                };
-                let pod = self.pods.get(pod_of(&record.id)).filter(is_frozen);
-                let is_new = |pod: &&pods::Pod| out.iter().all(|known| known.uid != pod.uid);
-                out.extend(pod.filter(is_new).map(reduced));
-            }
-            out
-        };
-        let sources = side(".");
-        let targets = experiment.target().map(|_| side(".Target"));
+        let sources = self.chosen_pods(status, ".");
+        let targets = experiment.target().map(|_| self.chosen_pods(status, ".Target"));
         let kill = |record: &Record| {
             let pod = self.pods.get(pod_of(&record.id)).filter(|_| is_by_container)?;
             Some(Kill {
@@ -122,18 +140,34 @@ impl Look {
             "name": self.object.name_any(),
             "namespace": self.object.namespace().unwrap_or_default(),
         });
+        let here = |node: &str, pods: &[&pods::Pod]| -> Vec<Pod> {
+            pods.iter().filter(|pod| pod.node == node).map(|pod| reduced(pod)).collect()
+        };
         let spec = |node: &str| Spec {
             node: node.to_owned(),
             run: true,
             until: lifecycle::until(&self.world),
             experiment: object.clone(),
             seed,
-            sources: sources.clone(),
-            targets: targets.clone(),
-            kills: kills.clone(),
+            sources: here(node, &sources),
+            targets: targets.as_deref().map(|all| here(node, all)),
+            peers: peers.to_vec(),
+            kills: kills.iter().filter(|kill| kill.node == node).cloned().collect(),
             names: self.resolved.clone(),
         };
         nodes.into_iter().map(|node| (node.clone(), spec(node))).collect()
+    }
+
+    /// The experiment, as the owner of what is made for it.
+    pub(super) fn owner(&self) -> Value {
+        json!({
+            "apiVersion": API_VERSION,
+            "kind": self.name.kind,
+            "name": objects::split(&self.name.key).1,
+            "uid": self.object.uid().unwrap_or_default(),
+            "controller": true,
+            "blockOwnerDeletion": true,
+        })
     }
 
     fn node_fault(&self, node: &str, spec: &Spec) -> Result<DynamicObject, KubeError> {
@@ -142,14 +176,6 @@ impl Look {
         // An object's name ends at 253 characters.
         let start: String = own.chars().take(200).collect();
         let name = format!("{start}-{:08x}", hash as u32);
-        let owner = json!({
-            "apiVersion": API_VERSION,
-            "kind": self.name.kind,
-            "name": own,
-            "uid": self.object.uid().unwrap_or_default(),
-            "controller": true,
-            "blockOwnerDeletion": true,
-        });
         let object = json!({
             "apiVersion": format!("{}/{}", nodefault::GROUP, nodefault::VERSION),
             "kind": nodefault::KIND,
@@ -158,7 +184,7 @@ impl Look {
                 "namespace": namespace,
                 "labels": { NODE_LABEL: node },
                 "finalizers": [AGENT_FINALIZER],
-                "ownerReferences": [owner],
+                "ownerReferences": [self.owner()],
             },
             "spec": spec,
         });
@@ -167,7 +193,22 @@ impl Look {
     }
 }
 
-fn unless_gone(done: kube::Result<()>, doing: impl FnOnce() -> String) -> Result<(), KubeError> {
+/// What a NodeFault asks for shall end.
+async fn end(
+    api: &Api<DynamicObject>,
+    parameters: &PatchParams,
+    fault: &Fault,
+) -> Result<(), KubeError> {
+    let name = fault.object.name_any();
+    let patch = json!({ "spec": { "run": false } });
+    let patched = api.patch(&name, parameters, &Patch::Merge(&patch)).await;
+    unless_gone(patched.map(drop), || format!("end the NodeFault {name}"))
+}
+
+pub(super) fn unless_gone(
+    done: kube::Result<()>,
+    doing: impl FnOnce() -> String,
+) -> Result<(), KubeError> {
     match done {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map_err(KubeError::api(doing())),
