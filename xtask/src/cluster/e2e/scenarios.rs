@@ -1,6 +1,13 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod contract;
+mod crash;
 mod served;
+mod server;
+mod shop;
+mod walk;
+
+pub use shop::NAMESPACE as SHOP;
 
 use std::time::Duration;
 
@@ -39,6 +46,28 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("metrics: what was injected, asked and told", served::metrics),
     ("an agent answers for its own node only, and may do nothing else", rights),
     ("what this version cannot do is said, and can be deleted", unsupported),
+    ("walk: pod-kill of one pod of a namespace, never paused, nobody else's", walk::pod_kill),
+    ("walk: half a second on myapp1, on two nodes, and on nobody else", walk::delay),
+    ("walk: a partition of myapp1 and myapp2 tells both senders", walk::partition),
+    ("walk: a pod on its node's network, and not the node", walk::host_network),
+    ("contract: conditions, records and events of a whole life", contract::life),
+    ("contract: columns, short names, endpoints", contract::resources),
+    (
+        "contract: a schedule's child keeps the next one waiting and is paused with it",
+        contract::schedule,
+    ),
+    ("a second agent on a node is refused and the first goes on", crash::two_agents),
+    ("force clean: nobody waits for an agent that is stopped", crash::force_clean),
+    ("somebody else writes the experiment all the time", server::conflicts),
+    ("namespaces are deleted: one with experiments, one with their pods", server::namespaces),
+    // Each of these takes more than 20 s.
+    ("long: walk: a schedule of pod-kill has its rounds and its history", walk::schedule),
+    ("long: agents are killed in each state of an experiment", crash::agents),
+    ("long: the controller is killed in each state of an experiment", crash::controller),
+    ("long: a node object is deleted while the node works", server::node),
+    ("long: the API server is started anew, and watches with it", server::restarted),
+    ("long: without webhooks all is the same, and what is wrong is told", server::no_webhooks),
+    ("long: the API server is stopped for a minute", server::stopped),
 ];
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {
@@ -99,6 +128,7 @@ fn pause(bench: &Bench<'_>) -> Result<()> {
     bench.kubectl(&["annotate", "networkchaos/delay", &format!("{pause}-")])?;
     bench.condition("networkchaos/delay", "AllInjected")?;
     bench.connects("web", 200, 250)?;
+    bench.neighbour_is_well()?;
     let records = bench.get(&["networkchaos/delay"])?;
     let records = &records["status"]["experiment"]["containerRecords"];
     ensure!(records[0]["injectedCount"] == 2, "the records are others: {records}");
@@ -109,6 +139,7 @@ fn duration(bench: &Bench<'_>) -> Result<()> {
     bench.apply(&delayed("delay", &json!({ "duration": "4s" })))?;
     bench.condition("networkchaos/delay", "AllInjected")?;
     bench.connects("web", 200, 250)?;
+    bench.neighbour_is_well()?;
     bench.condition("networkchaos/delay", "AllRecovered")?;
     bench.connects("web", 0, 50)?;
     let status = bench.get(&["networkchaos/delay"])?["status"].clone();
@@ -197,6 +228,7 @@ fn agents_die(bench: &Bench<'_>) -> Result<()> {
         "daemonset/chaos-daemon",
     ])?;
     bench.until("the delay to act again", || Ok(bench.connects("web", 200, 250).is_ok()))?;
+    bench.neighbour_is_well()?;
     bench.kubectl(&["delete", "networkchaos/delay", "--timeout=20s"])?;
     bench.connects("web", 0, 50)
 }
