@@ -17,7 +17,8 @@ use archive::Image;
 pub const PAUSE: &str = "kfault.test/pause:1";
 /// kfault.
 pub const KFAULT: &str = concat!("kfault.test/kfault:", env!("CARGO_PKG_VERSION"));
-const APP: &str = "kfault.test/nginx:1";
+/// A web server, with a client and a shell.
+pub const APP: &str = "kfault.test/nginx:1";
 const BUSYBOX: &str = "kfault.test/busybox:1";
 const COREDNS: &str = "kfault.test/coredns:1";
 

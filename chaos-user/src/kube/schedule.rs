@@ -69,9 +69,13 @@ impl Look {
         }
         let schedule = match read_schedule(&self.name, &self.object) {
             Ok(schedule) => schedule,
-            Err(complaint) => {
-                let what = Event::failed(CRON, "read the schedule", complaint.clone());
-                self.complain(teller, &complaint, what);
+            Err((complaint, is_unsupported)) => {
+                let mut events = vec![Event::failed(CRON, "read the schedule", complaint.clone())];
+                if is_unsupported {
+                    let what = What::NotSupported(complaint.clone());
+                    events.push(Event { component: CRON, what });
+                }
+                self.complain(teller, &complaint, events);
                 return Ok(Outcome { complaint: Some(complaint), ..Outcome::default() });
             }
         };
@@ -97,7 +101,7 @@ impl Look {
         let skip = kept.map(|name| Event { component: GC, what: What::Skip(name) });
         for event in [forbid, skip].into_iter().flatten() {
             let complaint = event.message();
-            self.complain(teller, &complaint, event);
+            self.complain(teller, &complaint, vec![event]);
             outcome.complaint = Some(outcome.complaint.unwrap_or_default() + &complaint);
         }
         outcome.written = self.note(client, start.or(missed), active).await?;
@@ -111,9 +115,9 @@ impl Look {
     }
 
     /// Tells what was not told the last time.
-    fn complain(&self, teller: &Teller, complaint: &str, event: Event) {
+    fn complain(&self, teller: &Teller, complaint: &str, events: Vec<Event>) {
         if !self.complaint.as_deref().is_some_and(|told| told.contains(complaint)) {
-            teller.tell(&self.name, &self.object, vec![event]);
+            teller.tell(&self.name, &self.object, events);
         }
     }
 
@@ -241,15 +245,16 @@ impl Look {
     }
 }
 
-/// The schedule, or why it cannot be followed. What it starts may be something that this version
+/// The schedule, or why it cannot be followed, and whether only this version cannot. What it starts may be something that this version
 /// cannot serve: that is the experiment's own answer.
-fn read_schedule(name: &Name, object: &DynamicObject) -> Result<Schedule, String> {
+fn read_schedule(name: &Name, object: &DynamicObject) -> Result<Schedule, (String, bool)> {
     let parsed = fault::parse_object(&name.key, objects::whole(name.kind, object));
     match parsed.schedule {
         Some(schedule) => Ok(schedule),
         None => {
             let errors: Vec<String> = parsed.errors.iter().map(ToString::to_string).collect();
-            Err(errors.join("; "))
+            let is_unsupported = parsed.errors.iter().all(fault::LoadError::is_unsupported);
+            Err((errors.join("; "), is_unsupported))
         }
     }
 }

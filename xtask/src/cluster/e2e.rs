@@ -6,7 +6,7 @@ mod scenarios;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::node::Node;
 use super::{CONTROL_ADDRESS, Cluster, load, up};
@@ -100,10 +100,36 @@ pub struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// What `deploy` says, as users apply it.
+    pub fn install_kfault(&self) -> Result<()> {
+        let deploy = crate::root().join("deploy").display().to_string();
+        self.kubectl(&["apply", "--kustomize", &deploy]).map(drop)
+    }
+
+    /// The example application, from an image that needs no registry.
+    fn install_shop(&self) -> Result<()> {
+        let namespace = scenarios::SHOP;
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace },
+        }))?;
+        let text = std::fs::read_to_string(crate::root().join("deploy/examples/app.yaml"))?;
+        let is_public = |line: &&str| line.trim_start().starts_with("image: ");
+        let public = text.lines().find(is_public).context("app.yaml names no image")?;
+        let folder = self.cluster.file("e2e");
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("app.yaml");
+        std::fs::write(
+            &file,
+            text.replace(public.trim_start(), &format!("image: {}", image::APP)),
+        )?;
+        let file = file.display().to_string();
+        self.kubectl(&["--namespace", namespace, "apply", "--filename", &file]).map(drop)
+    }
+
     fn install(&self) -> Result<()> {
         let root = crate::root();
-        let deploy = root.join("deploy").display().to_string();
-        self.kubectl(&["apply", "--kustomize", &deploy])?;
+        self.install_kfault()?;
+        self.install_shop()?;
         // The images may be newer than the pods.
         self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
         let app = root.join("tests/e2e/app.yaml").display().to_string();
@@ -121,6 +147,11 @@ impl Bench<'_> {
         }
         for what in ["deployment/web", "deployment/neighbour"] {
             self.kubectl(&["rollout", "status", "--timeout=120s", what])?;
+        }
+        for what in ["deployment/myapp1", "deployment/myapp2"] {
+            let namespace = ["--namespace", scenarios::SHOP];
+            let status = ["rollout", "status", "--timeout=60s", what];
+            self.kubectl(&[&namespace[..], &status].concat())?;
         }
         self.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"])?;
         for app in ["web", "neighbour"] {
@@ -143,6 +174,11 @@ impl Bench<'_> {
     /// What a connection to this address may take longer than anywhere else.
     pub fn slack(&self, address: &str) -> Duration {
         if self.is_slow(address) { SLACK } else { Duration::ZERO }
+    }
+
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        self.cluster.nodes().iter().map(super::node::Node::name).collect()
     }
 
     /// kubectl's standard output.
@@ -286,7 +322,7 @@ impl Bench<'_> {
     /// Nothing of kfault's is left but kfault, and every pod answers.
     fn clean(&self) -> Result<()> {
         for kind in ["schedules.chaos-mesh.org", "networkchaos", "podchaos", "iochaos"] {
-            self.kubectl(&["delete", kind, "--all", "--timeout=30s"])?;
+            self.kubectl(&["delete", kind, "--all", "--all-namespaces", "--timeout=30s"])?;
         }
         self.until("every NodeFault to go", || {
             Ok(self.get(&["nodefaults", "-A"])?["items"].as_array().is_some_and(Vec::is_empty))

@@ -1,9 +1,16 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod contract;
+mod crash;
 mod examples;
 mod install;
 mod served;
+mod server;
+mod shop;
 mod vm;
+mod walk;
+
+pub use shop::NAMESPACE as SHOP;
 
 use std::time::Duration;
 
@@ -71,6 +78,28 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("installed plainly, removed without a trace, and installed again", install::plain, Full),
     ("the chart: installed, upgraded under a fault, and uninstalled", install::chart_life, Full),
     ("the chart for one namespace", install::chart_for_one_namespace, Full),
+    ("walk: pod-kill of one pod of a namespace, never paused, nobody else's", walk::pod_kill, Ci),
+    ("walk: half a second on myapp1, on two nodes, and on nobody else", walk::delay, Ci),
+    ("walk: a partition of myapp1 and myapp2 tells both senders", walk::partition, Ci),
+    ("walk: a pod on its node's network, and not the node", walk::host_network, Ci),
+    ("contract: conditions, records and events of a whole life", contract::life, Ci),
+    ("contract: columns, short names, endpoints", contract::resources, Ci),
+    (
+        "contract: a schedule's child keeps the next one waiting and is paused with it",
+        contract::schedule,
+        Ci,
+    ),
+    ("a second agent on a node is refused and the first goes on", crash::two_agents, Ci),
+    ("force clean: nobody waits for an agent that is stopped", crash::force_clean, Ci),
+    ("somebody else writes the experiment all the time", server::conflicts, Ci),
+    ("namespaces are deleted: one with experiments, one with their pods", server::namespaces, Ci),
+    ("walk: a schedule of pod-kill has its rounds and its history", walk::schedule, Full),
+    ("agents are killed in each state of an experiment", crash::agents, Full),
+    ("the controller is killed in each state of an experiment", crash::controller, Full),
+    ("a node object is deleted while the node works", server::node, Full),
+    ("the API server is started anew, and watches with it", server::restarted, Full),
+    ("without webhooks all is the same, and what is wrong is told", server::no_webhooks, Full),
+    ("the API server is stopped for a minute", server::stopped, Full),
 ];
 
 fn object(kind: &str, name: &str, spec: &Value) -> Value {
@@ -131,6 +160,7 @@ fn pause(bench: &Bench<'_>) -> Result<()> {
     bench.kubectl(&["annotate", "networkchaos/delay", &format!("{pause}-")])?;
     bench.condition("networkchaos/delay", "AllInjected")?;
     bench.connects("web", 200, 250)?;
+    bench.neighbour_is_well()?;
     let records = bench.get(&["networkchaos/delay"])?;
     let records = &records["status"]["experiment"]["containerRecords"];
     ensure!(records[0]["injectedCount"] == 2, "the records are others: {records}");
@@ -141,6 +171,7 @@ fn duration(bench: &Bench<'_>) -> Result<()> {
     bench.apply(&delayed("delay", &json!({ "duration": "4s" })))?;
     bench.condition("networkchaos/delay", "AllInjected")?;
     bench.connects("web", 200, 250)?;
+    bench.neighbour_is_well()?;
     bench.condition("networkchaos/delay", "AllRecovered")?;
     bench.connects("web", 0, 50)?;
     let status = bench.get(&["networkchaos/delay"])?["status"].clone();
@@ -229,6 +260,7 @@ fn agents_die(bench: &Bench<'_>) -> Result<()> {
         "daemonset/chaos-daemon",
     ])?;
     bench.until("the delay to act again", || Ok(bench.connects("web", 200, 250).is_ok()))?;
+    bench.neighbour_is_well()?;
     bench.kubectl(&["delete", "networkchaos/delay", "--timeout=20s"])?;
     bench.connects("web", 0, 50)
 }
