@@ -142,7 +142,6 @@ mod tests {
             name: "web".to_owned(),
             uid: UID.to_owned(),
             node: "n".to_owned(),
-            addresses: Vec::new(),
             host_network,
         }
     }

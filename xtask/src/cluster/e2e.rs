@@ -178,7 +178,7 @@ impl Bench<'_> {
 
     /// Names of the nodes.
     pub fn nodes(&self) -> Vec<String> {
-        self.cluster.nodes().iter().map(super::node::Node::name).collect()
+        self.cluster.nodes().iter().map(Node::name).collect()
     }
 
     /// kubectl's standard output.
