@@ -15,7 +15,7 @@ use kfault_tests::snapshot::Snapshot;
 use kfault_tests::stats::is_likely;
 use serde_json::json;
 
-use crate::faulty::unharmed;
+use crate::faulty::{probe, unharmed, with_run};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -31,6 +31,8 @@ pub fn tests() -> Vec<Test> {
         an_open_connection_of_a_partitioned_cgroup_stalls_and_goes_on,
         blocks_act_together_on_a_cgroup,
         a_cgroup_gets_its_rate,
+        every_word_for_a_process_of_the_host_means_its_cgroup,
+        a_process_in_a_namespace_of_its_own_means_the_namespace,
         processes_below_the_cgroup_belong_to_it,
         what_arrives_at_the_cgroup_is_dropped,
         what_arrives_at_the_cgroup_is_lost,
@@ -86,11 +88,22 @@ impl Two {
         manifest: &Manifest,
         check: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
+        let word = self.target.word();
+        self.with_fault_on(&word, manifest, check)
+    }
+
+    /// The same for what another word means.
+    fn with_fault_on(
+        &mut self,
+        word: &str,
+        manifest: &Manifest,
+        check: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         for family in FAMILIES {
             self.probe(true, family)?;
         }
         let before = self.look()?;
-        let run = Run::of(manifest)?.target(&self.target.word()).seed(1).start()?;
+        let run = Run::of(manifest)?.target(word).seed(1).start()?;
         check(self)?;
         run.stop()?;
         before.ensure_same(&self.look()?, "after recovery")?;
@@ -222,6 +235,62 @@ fn a_cgroup_gets_its_rate() -> Result<Done> {
         }
         Ok(())
     })?;
+    Ok(Done::Kept)
+}
+
+/// As systemd and Docker name the cgroups of theirs.
+fn every_word_for_a_process_of_the_host_means_its_cgroup() -> Result<Done> {
+    let mut two = Two::new()?;
+    let pid = two.inside.pid();
+    let id = "0123456789abcdef".repeat(4);
+    let (unit, scope) = ("kft-web.service".to_owned(), format!("docker-{id}.scope"));
+    for (below, word) in [
+        (None, format!("pid:{pid}")),
+        (None, format!("process:{}", two.inside.name())),
+        (Some(&unit), format!("unit:{unit}")),
+        (Some(&scope), format!("container:{}", &id[..12])),
+    ] {
+        let below = below.map(|name| two.target.directory().join(name));
+        if let Some(below) = &below {
+            std::fs::create_dir(below).context("make a cgroup below")?;
+            std::fs::write(below.join("cgroup.procs"), pid.to_string())
+                .context("move a process below")?;
+        }
+        let done = two.with_fault_on(&word, &Manifest::loss("100"), |two| {
+            for family in FAMILIES {
+                let inside = two.probe(true, family)?;
+                ensure!(inside.received() == 0, "{}", inside.describe());
+                unharmed("a process of another cgroup", || two.probe(false, family))?;
+            }
+            Ok(())
+        });
+        two.target.take(pid)?;
+        if let Some(below) = &below {
+            std::fs::remove_dir(below).context("remove the cgroup below")?;
+        }
+        done.with_context(|| word)?;
+    }
+    Ok(Done::Kept)
+}
+
+fn a_process_in_a_namespace_of_its_own_means_the_namespace() -> Result<Done> {
+    let net = Net::new()?;
+    let process = Process::start(&net.client.ns, None)?;
+    for word in [format!("pid:{}", process.pid()), format!("process:{}", process.name())] {
+        let run = Run::of(&Manifest::delay("30ms"))?.target(&word).seed(1);
+        with_run(&net, run, |_| {
+            for family in FAMILIES {
+                // Sent by another process of the same namespace.
+                let outcome = probe(&net, family, &Probe::of(40, Duration::from_millis(2)))?;
+                ensure!(
+                    outcome.lost() == 0 && outcome.delay(0.0) >= 30.0,
+                    "{word}, {family:?}: {}",
+                    outcome.describe()
+                );
+            }
+            Ok(())
+        })?;
+    }
     Ok(Done::Kept)
 }
 

@@ -13,6 +13,7 @@ use super::ping;
 use super::tcp::{Client, PORT};
 use super::udp::{Probe, send};
 use crate::cgroup::Cgroup;
+use crate::clock::wait_for;
 use crate::ns::Ns;
 
 /// What the process shall do.
@@ -52,16 +53,26 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .context("start a sender")?;
+        let process = Self(child);
         if let Some(cgroup) = cgroup {
-            cgroup.take(child.id())?;
+            cgroup.take(process.pid())?;
         }
-        Ok(Self(child))
+        let file = format!("/proc/{}/comm", process.pid());
+        let is_named = || std::fs::read_to_string(&file).is_ok_and(|n| n.trim() == process.name());
+        ensure!(wait_for(Duration::from_secs(20), is_named), "a sender does not start");
+        Ok(process)
     }
 
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Its name, which no other process has.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name(self.pid())
     }
 
     fn tell(&mut self, order: &Order) -> Result<Answer> {
@@ -122,8 +133,13 @@ impl Drop for Process {
     }
 }
 
+fn name(pid: u32) -> String {
+    format!("kft-{pid}")
+}
+
 /// What the process does: one order per line.
 pub fn obey() -> Result<()> {
+    std::fs::write("/proc/self/comm", name(std::process::id())).context("take a name")?;
     let mut held = None;
     for line in std::io::stdin().lock().lines() {
         let answer = match serde_json::from_str(&line.context("read an order")?)? {
