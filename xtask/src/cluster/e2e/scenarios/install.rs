@@ -238,13 +238,18 @@ fn ready(bench: &Bench<'_>, namespace: &str, since: Instant) -> Result<Duration>
     Ok(since.elapsed())
 }
 
+/// Deletes what kustomize has installed. The namespace takes some of it along before it is asked for.
+fn delete(bench: &Bench<'_>) -> Result<()> {
+    let what = ["delete", "--kustomize", &deploy(), "--timeout=60s", "--ignore-not-found"];
+    bench.kubectl(&what).map(drop)
+}
+
 /// What is installed by kustomize goes, as its page says.
 fn remove(bench: &Bench<'_>) -> Result<()> {
     let stop = ["-n", NAMESPACE, "exec", CONTROLLER, "--", "/kfault", "stop", "--all", "--delete"];
     let said = bench.kubectl(&stop)?;
     ensure!(said.contains("recovered Schedule/default/often: it is gone"), "it said {said}");
-    let deleted = ["delete", "--kustomize", &deploy(), "--timeout=60s", "--ignore-not-found"];
-    bench.kubectl(&deleted)?;
+    delete(bench)?;
     let left = bench.kubectl(&["get", "crd", "--output=name"])?;
     ensure!(!left.contains("chaos-mesh.org") && !left.contains("kfault"), "left: {left}");
     let namespace = ["get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"];
@@ -286,7 +291,7 @@ fn by_chart(
     values: &[&str],
     scenario: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    bench.kubectl(&["delete", "--kustomize", &deploy(), "--timeout=60s"])?;
+    delete(bench)?;
     let release = ["install", RELEASE, &chart(), "--namespace", namespace, "--create-namespace"];
     let wait = format!("--timeout={}s", INSTALL.as_secs());
     let start = Instant::now();
