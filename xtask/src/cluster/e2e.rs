@@ -82,15 +82,18 @@ impl Bench<'_> {
     fn install(&self) -> Result<()> {
         let root = crate::root();
         let deploy = root.join("deploy").display().to_string();
-        self.kubectl(&["apply", "--kustomize", &deploy])?;
-        // The images may be newer than the pods.
-        self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
-        let app = root.join("tests/e2e/app.yaml").display().to_string();
         if let Some(vm) = &self.vm {
             // Only what is meant to go there goes there.
             let taint = "kfault.test/emulated=:PreferNoSchedule";
             self.kubectl(&["taint", "node", &vm.name(), taint, "--overwrite"])?;
         }
+        let was_there = self.get(&["-n", "chaos-mesh", "daemonset/chaos-daemon"]).is_ok();
+        self.kubectl(&["apply", "--kustomize", &deploy])?;
+        if was_there {
+            // The images may be newer than the pods.
+            self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
+        }
+        let app = root.join("tests/e2e/app.yaml").display().to_string();
         self.kubectl(&["apply", "--filename", &app])?;
         if self.vm.is_some() {
             self.kubectl(&["scale", "deployment/neighbour", "--replicas=2"])?;

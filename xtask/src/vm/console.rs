@@ -38,7 +38,8 @@ pub(super) struct Boot {
 }
 
 /// What every kernel is told.
-pub const KERNEL: &str = "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc mitigations=off";
+pub const KERNEL: &str =
+    "console=ttyS0 quiet panic=-1 tsc=reliable clocksource=tsc mitigations=off";
 
 /// Options of every machine. They were chosen by measurement: one emulated CPU in one thread
 /// repeats best (two of them crash kernels that patch their own text), and `cx16` and `la57`

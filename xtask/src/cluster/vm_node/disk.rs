@@ -14,6 +14,9 @@ use crate::progress::{Step, step};
 use crate::vm::archive::Archive;
 use crate::vm::{self, packages};
 
+/// Of the way in which the disk is made of all the rest.
+const VERSION: u32 = 2;
+
 /// Kernel and release go together.
 const KERNEL: &str = "6.12";
 const SUITE: &str = "trixie";
@@ -149,7 +152,7 @@ impl Disk {
 /// A name for what we put in.
 fn key(kernel: &packages::Kernel, binaries: &Binaries) -> String {
     let mut hasher = DefaultHasher::new();
-    (PACKAGES, INITRD, FOLDERS, NEEDLESS, FILES, APPLETS, SIZE).hash(&mut hasher);
+    (VERSION, PACKAGES, INITRD, FOLDERS, NEEDLESS, FILES, APPLETS, SIZE).hash(&mut hasher);
     format!("{} {} {:016x}", kernel.name, name(&binaries.folder), hasher.finish())
 }
 
@@ -178,6 +181,7 @@ impl Tree<'_> {
         for folder in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{folder}"), self.root.join(folder))?;
         }
+        symlink("/run", self.root.join("var/run"))?;
         for package in packages {
             self.step.note(&name(package));
             exec::read(exec::program("dpkg-deb")?.arg("-x").arg(package).arg(&self.root))?;
