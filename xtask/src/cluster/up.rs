@@ -101,7 +101,9 @@ fn start(
     let vm = nodes.iter().find(|node| node.is_vm()).zip(disk);
     // It takes longest, so it comes first.
     let machine = vm
-        .map(|(node, disk)| Machine::start(cluster, node, disk, native, &[images.pause.clone()]))
+        .map(|(node, disk)| {
+            Machine::start(cluster, node, disk, native, std::slice::from_ref(&images.pause))
+        })
         .transpose()?;
     for (at, node) in native.iter().enumerate() {
         let mut own = vec![images.pause.clone()];

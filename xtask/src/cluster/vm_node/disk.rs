@@ -22,10 +22,11 @@ const KERNEL: &str = "6.12";
 const SUITE: &str = "trixie";
 
 /// What a node runs. The rest is what these depend on.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "dropbear-bin",
     "iproute2",
     "kmod",
