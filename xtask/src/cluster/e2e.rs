@@ -33,6 +33,8 @@ pub struct Args {
 
 /// How long anything may take that a controller does.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How many times as long it may take where a node is emulated.
+const EMULATED: u32 = 3;
 /// How much later a connection to an emulated node may come about.
 const SLACK: Duration = Duration::from_millis(100);
 /// How often is looked.
@@ -53,6 +55,7 @@ fn run(cluster: &Cluster, args: &Args) -> Result<()> {
     load(cluster, &[image::kfault()?, image::app()?])?;
     let vm = cluster.nodes().into_iter().find(Node::is_vm);
     let bench = Bench { cluster, vm };
+    bench.taint()?;
     step("install kfault and the application", |_| bench.install())?;
     let all = Instant::now();
     let filter = args.filter.as_deref().unwrap_or_default();
@@ -131,22 +134,20 @@ impl Bench<'_> {
         self.install_kfault()?;
         self.install_shop()?;
         // The images may be newer than the pods.
-        self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
-        let app = root.join("tests/e2e/app.yaml").display().to_string();
-        if let Some(vm) = &self.vm {
-            // Only what is meant to go there goes there.
-            let taint = "kfault.test/emulated=:PreferNoSchedule";
-            self.kubectl(&["taint", "node", &vm.name(), taint, "--overwrite"])?;
+        let agents = self.get(&["-n", "chaos-mesh", "daemonset/chaos-daemon"])?;
+        if agents["status"]["numberReady"] != 0 {
+            self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
         }
+        let app = root.join("tests/e2e/app.yaml").display().to_string();
         self.kubectl(&["apply", "--filename", &app])?;
         if self.vm.is_some() {
             self.kubectl(&["scale", "deployment/neighbour", "--replicas=2"])?;
         }
         for what in ["deployment/chaos-controller-manager", "daemonset/chaos-daemon"] {
-            self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=120s", what])?;
+            self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=60s", what])?;
         }
         for what in ["deployment/web", "deployment/neighbour"] {
-            self.kubectl(&["rollout", "status", "--timeout=120s", what])?;
+            self.kubectl(&["rollout", "status", "--timeout=60s", what])?;
         }
         for what in ["deployment/myapp1", "deployment/myapp2"] {
             let namespace = ["--namespace", scenarios::SHOP];
@@ -161,14 +162,27 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Whether a pod's address is one of the emulated node's.
+    /// Whether an address is the emulated node's, or one of its pods'.
     fn is_slow(&self, address: &str) -> bool {
-        self.vm.as_ref().is_some_and(|vm| vm.has(address))
+        self.vm.as_ref().is_some_and(|vm| vm.has(address) || vm.address() == address)
+    }
+
+    /// Keeps everything from an emulated node that does not ask to be there.
+    fn taint(&self) -> Result<()> {
+        let Some(vm) = &self.vm else { return Ok(()) };
+        let taint = "kfault.test/emulated=:PreferNoSchedule";
+        self.kubectl(&["taint", "node", &vm.name(), taint, "--overwrite"]).map(drop)
     }
 
     /// How long anything may take that a controller does.
     fn patience(&self) -> Duration {
-        if self.vm.is_some() { PATIENCE * 3 } else { PATIENCE }
+        if self.vm.is_some() { PATIENCE * EMULATED } else { PATIENCE }
+    }
+
+    /// kubectl's arguments; where a node is emulated, with longer time limits.
+    fn patient(&self, args: &[&str]) -> Vec<String> {
+        let factor = if self.vm.is_some() { EMULATED } else { 1 };
+        args.iter().map(|arg| lengthened(arg, factor)).collect()
     }
 
     /// What a connection to this address may take longer than anywhere else.
@@ -183,7 +197,7 @@ impl Bench<'_> {
 
     /// kubectl's standard output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        exec::read(self.cluster.client("kubectl")?.args(args))
+        exec::read(self.cluster.client("kubectl")?.args(self.patient(args)))
     }
 
     /// kubectl with a token and nothing else.
@@ -353,5 +367,28 @@ impl Bench<'_> {
             out.push('\n');
         }
         out
+    }
+}
+
+/// A time limit for kubectl so many times as long; any other argument as it is.
+fn lengthened(arg: &str, factor: u32) -> String {
+    let limit = arg.strip_prefix("--timeout=").and_then(|limit| limit.strip_suffix('s'));
+    match limit.and_then(|limit| limit.parse::<u32>().ok()) {
+        Some(seconds) => format!("--timeout={}s", seconds * factor),
+        None => arg.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lengthened;
+
+    #[test]
+    fn time_limits_are_longer_where_a_node_is_emulated() {
+        assert_eq!(lengthened("--timeout=20s", 3), "--timeout=60s");
+        assert_eq!(lengthened("--timeout=20s", 1), "--timeout=20s");
+        for other in ["--timeout=", "--tail=20", "pods", "--timeout=1m"] {
+            assert_eq!(lengthened(other, 3), other);
+        }
     }
 }

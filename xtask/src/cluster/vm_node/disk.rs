@@ -14,15 +14,19 @@ use crate::progress::{Step, step};
 use crate::vm::archive::Archive;
 use crate::vm::{self, packages};
 
+/// Of the way in which the disk is made of all the rest.
+const VERSION: u32 = 2;
+
 /// Kernel and release go together.
 const KERNEL: &str = "6.12";
 const SUITE: &str = "trixie";
 
 /// What a node runs. The rest is what these depend on.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "busybox-static",
     "containerd",
     "containernetworking-plugins",
+    "curl",
     "dropbear-bin",
     "iproute2",
     "kmod",
@@ -149,7 +153,7 @@ impl Disk {
 /// A name for what we put in.
 fn key(kernel: &packages::Kernel, binaries: &Binaries) -> String {
     let mut hasher = DefaultHasher::new();
-    (PACKAGES, INITRD, FOLDERS, NEEDLESS, FILES, APPLETS, SIZE).hash(&mut hasher);
+    (VERSION, PACKAGES, INITRD, FOLDERS, NEEDLESS, FILES, APPLETS, SIZE).hash(&mut hasher);
     format!("{} {} {:016x}", kernel.name, name(&binaries.folder), hasher.finish())
 }
 
@@ -178,6 +182,7 @@ impl Tree<'_> {
         for folder in ["bin", "sbin", "lib", "lib64"] {
             symlink(format!("usr/{folder}"), self.root.join(folder))?;
         }
+        symlink("/run", self.root.join("var/run"))?;
         for package in packages {
             self.step.note(&name(package));
             exec::read(exec::program("dpkg-deb")?.arg("-x").arg(package).arg(&self.root))?;
