@@ -1,5 +1,6 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod follow;
 mod served;
 
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("a duration ends by itself", duration),
     ("partition between two selections, both ways", partition),
     ("a name at the other end is looked up by the controller", name),
+    ("follow: new, replaced and restarted pods are targets", follow::pods),
+    ("follow: a ClusterIP is matched when every endpoint is a target", follow::cluster_ip),
+    ("follow: addresses of both sides are kept once for all nodes", follow::peer_sets),
     ("an empty selection is told and tried again", empty),
     ("agents that die come back and go on", agents_die),
     ("a controller that dies leaves nothing behind", controller_dies),
@@ -404,6 +408,8 @@ fn rights(bench: &Bench<'_>) -> Result<()> {
         &["get", "secrets"],
         &["get", "pods"],
         &["delete", "networkchaos/delay"],
+        &["auth", "can-i", "patch", "peersets"],
+        &["auth", "can-i", "delete", "peersets"],
         &["-n", "chaos-mesh", "delete", "lease", "kfault-controller"],
         &["-n", "chaos-mesh", "patch", "lease", "kfault-controller", "--type=merge", "--patch={}"],
     ] {
