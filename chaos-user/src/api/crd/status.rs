@@ -44,7 +44,8 @@ pub struct Progress {
     /// What is wanted: `Run` or `Stop`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired_phase: Option<DesiredPhase>,
-    /// One record per target. They are made once and then stay the same targets.
+    /// One record per target. They are made once and then stay the same targets, unless
+    /// `spec.kfault.follow` says otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub container_records: Vec<Record>,
 }
