@@ -57,10 +57,10 @@ pub const ALL: &[(&str, Scenario)] = &[
         contract::schedule,
     ),
     ("a second agent on a node is refused and the first goes on", crash::two_agents),
-    ("force clean: nobody waits for an agent that is stopped", crash::force_clean),
     ("somebody else writes the experiment all the time", server::conflicts),
-    ("namespaces are deleted: one with experiments, one with their pods", server::namespaces),
     // Each of these takes more than 20 s.
+    ("long: force clean: nobody waits for an agent that is stopped", crash::force_clean),
+    ("long: namespaces are deleted: one with experiments, one with their pods", server::namespaces),
     ("long: walk: a schedule of pod-kill has its rounds and its history", walk::schedule),
     ("long: agents are killed in each state of an experiment", crash::agents),
     ("long: the controller is killed in each state of an experiment", crash::controller),
