@@ -197,6 +197,44 @@ mod tests {
     }
 
     #[test]
+    fn every_field_that_the_api_names_is_compared() {
+        let fields = [
+            ("spec.restartPolicy", "Always"),
+            ("spec.schedulerName", "default-scheduler"),
+            ("spec.serviceAccountName", "default"),
+            ("status.podIP", "10.0.0.1"),
+            ("status.nominatedNodeName", "n9"),
+        ];
+        let own_fields = [
+            ("metadata.name", "a"),
+            ("metadata.namespace", "default"),
+            ("spec.nodeName", "n1"),
+            ("status.phase", "Running"),
+        ];
+        let full = Pod {
+            fields: fields.into_iter().map(|(path, value)| (path, value.to_owned())).collect(),
+            ..pod("default", "a", "n1", "web")
+        };
+        let pods = [full, Pod { phase: "Pending".to_owned(), ..pod("default", "b", "n2", "web") }];
+        for (path, value) in fields.into_iter().chain(own_fields) {
+            let wanted = |value: &str| Selector {
+                field_selectors: [(path.to_owned(), value.to_owned())].into(),
+                ..own()
+            };
+            let namespace = path == "metadata.namespace";
+            let both: &[&str] = if namespace { &["a", "b"] } else { &["a"] };
+            assert_eq!(chosen(&wanted(value), &pods), both, "{path}");
+            assert!(chosen(&wanted("other"), &pods).is_empty(), "{path}");
+        }
+        let two = [
+            ("metadata.name".to_owned(), "a".to_owned()),
+            ("status.phase".to_owned(), "Pending".to_owned()),
+        ];
+        let neither = Selector { field_selectors: two.into(), ..own() };
+        assert!(chosen(&neither, &pods).is_empty(), "all of them must hold");
+    }
+
+    #[test]
     fn named_pods_make_every_other_criterion_void() {
         let pods = [pod("default", "a", "n1", "web"), pod("other", "d", "n1", "web")];
         let named = Selector {
