@@ -15,8 +15,10 @@ use archive::Image;
 
 /// What the pods of the test cluster are held together by.
 pub const PAUSE: &str = "kfault.test/pause:1";
-const KFAULT: &str = concat!("kfault.test/kfault:", env!("CARGO_PKG_VERSION"));
-const APP: &str = "kfault.test/nginx:1";
+/// kfault.
+pub const KFAULT: &str = concat!("kfault.test/kfault:", env!("CARGO_PKG_VERSION"));
+/// The application that scenarios do harm to.
+pub const APP: &str = "kfault.test/nginx:1";
 const BUSYBOX: &str = "kfault.test/busybox:1";
 const COREDNS: &str = "kfault.test/coredns:1";
 

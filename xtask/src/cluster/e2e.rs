@@ -2,16 +2,22 @@
 //! waited for, and pods are measured from other pods.
 
 mod scenarios;
+mod site;
 
+pub use site::is_given;
+
+use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{CONTROL_ADDRESS, Cluster, load, up};
-use crate::progress::{duration, step};
+use super::Cluster;
+use crate::progress::{Step, duration, step};
 use crate::{exec, image};
 use scenarios::Tier;
+use site::{Cannot, Site};
 
 /// Options of `cargo xtask cluster e2e`.
 #[derive(clap::Args)]
@@ -22,9 +28,30 @@ pub struct Args {
     /// Only the scenarios that a CI job has time for
     #[arg(long)]
     ci: bool,
-    /// Leave the cluster up afterwards
+    /// Leave the cluster up, and kfault on it
     #[arg(long)]
     keep: bool,
+    /// Use the cluster of this machine's namespaces, whatever KUBECONFIG says and kind offers
+    #[arg(long)]
+    native: bool,
+    /// kfault's image, as the cluster of KUBECONFIG knows it
+    #[arg(long, value_name = "REF")]
+    image: Option<String>,
+    /// The application's image, as the cluster of KUBECONFIG knows it
+    #[arg(long, value_name = "REF")]
+    app_image: Option<String>,
+}
+
+impl Args {
+    /// Whether nothing but the cluster of this machine's namespaces will do.
+    pub fn is_native(&self) -> bool {
+        self.native
+    }
+
+    /// Those of `cargo xtask test`.
+    pub fn of_test(ci: bool) -> Self {
+        Self { filter: None, ci, keep: false, native: true, image: None, app_image: None }
+    }
 }
 
 /// How long anything may take that a controller does.
@@ -32,21 +59,51 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs every scenario on a cluster that is up, or is started for it.
-pub fn e2e(cluster: &Cluster, args: &Args) -> Result<()> {
-    let was_up = !cluster.nodes().is_empty();
-    up::up(cluster, 2)?;
-    let done = run(cluster, args);
-    if !was_up && !args.keep {
-        step("end the cluster", |_| super::down::down(cluster))?;
-    }
-    done
+/// What came of the scenarios.
+pub struct Tally {
+    passed: usize,
+    failed: Vec<&'static str>,
+    /// Those that the cluster has no means for.
+    skipped: usize,
+    /// Those of the full tier, with `--ci`.
+    later: usize,
+    time: Duration,
 }
 
-fn run(cluster: &Cluster, args: &Args) -> Result<()> {
-    load(cluster, &[image::kfault()?, image::app()?])?;
-    let bench = Bench { cluster };
-    step("install kfault and the application", |_| bench.install())?;
+impl Tally {
+    /// Fails when a scenario did.
+    pub fn verdict(&self) -> Result<()> {
+        ensure!(self.failed.is_empty(), "scenarios failed: {}", self.failed.join("; "));
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, skipped, later, time } = self;
+        let all = passed + failed.len() + skipped + later;
+        write!(f, "{all} scenarios on a cluster: {passed} passed, {} failed, ", failed.len())?;
+        write!(f, "{skipped} skipped, {later} not with --ci ({})", duration(*time))
+    }
+}
+
+/// Runs the scenarios on the cluster that is there, or on one that is started for it.
+pub fn e2e(cluster: &Cluster, args: &Args) -> Result<Tally> {
+    let bench = Bench { site: Site::choose(cluster, args)? };
+    bench.site.start()?;
+    let mut installed = Vec::new();
+    let done = run(&bench, args, &mut installed);
+    if !args.keep {
+        bench.site.end(&installed)?;
+    }
+    let tally = done?;
+    println!("{tally}");
+    Ok(tally)
+}
+
+fn run(bench: &Bench<'_>, args: &Args, installed: &mut Vec<PathBuf>) -> Result<Tally> {
+    bench.site.load()?;
+    step("install kfault and the application", |_| bench.install(installed))?;
     let all = Instant::now();
     let filter = args.filter.as_deref().unwrap_or_default();
     let (chosen, later): (Vec<_>, Vec<_>) = scenarios::ALL
@@ -54,16 +111,23 @@ fn run(cluster: &Cluster, args: &Args) -> Result<()> {
         .filter(|(name, ..)| name.contains(filter))
         .partition(|(.., tier)| !args.ci || *tier == Tier::Ci);
     ensure!(!chosen.is_empty(), "no scenario's name contains {filter:?}");
-    let mut failed = Vec::new();
-    for (name, scenario, _) in &chosen {
-        let start = Instant::now();
-        let result = scenario(&bench).and_then(|()| bench.clean());
-        match result {
-            Ok(()) => println!("✓ {name} ({})", duration(start.elapsed())),
+    let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
+    for &(name, scenario, _) in chosen {
+        let step = Step::start(name);
+        match scenario(bench).and_then(|()| bench.clean()) {
+            Ok(()) => {
+                step.done("");
+                passed += 1;
+            }
+            Err(error) if error.is::<Cannot>() => {
+                step.done(&format!("skipped: {error:#}"));
+                skipped += 1;
+                bench.clean().context("clean up after a scenario that was skipped")?;
+            }
             Err(error) => {
-                println!("✗ {name} ({}): {error:#}", duration(start.elapsed()));
+                step.failed(&format!("{error:#}"));
                 print!("{}", bench.evidence());
-                failed.push(*name);
+                failed.push(name);
                 bench.clean().context("clean up after a scenario that failed")?;
             }
         }
@@ -71,32 +135,31 @@ fn run(cluster: &Cluster, args: &Args) -> Result<()> {
     for (name, ..) in &later {
         println!("not with --ci: {name}");
     }
-    println!(
-        "{} scenarios: {} passed, {} failed, {} not with --ci ({})",
-        chosen.len() + later.len(),
-        chosen.len() - failed.len(),
-        failed.len(),
-        later.len(),
-        duration(all.elapsed())
-    );
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
-    Ok(())
+    Ok(Tally { passed, failed, skipped, later: later.len(), time: all.elapsed() })
 }
 
 /// A cluster with kfault and the application on it.
 pub struct Bench<'a> {
-    cluster: &'a Cluster,
+    site: Site<'a>,
 }
 
 impl Bench<'_> {
-    fn install(&self) -> Result<()> {
+    fn install(&self, installed: &mut Vec<PathBuf>) -> Result<()> {
         let root = crate::root();
-        let deploy = root.join("deploy").display().to_string();
-        self.kubectl(&["apply", "--kustomize", &deploy])?;
+        let kfault = self.kubectl(&["kustomize", &root.join("deploy").display().to_string()])?;
+        let app = std::fs::read_to_string(root.join("tests/e2e/app.yaml"))?;
+        let files = [
+            ("app.yaml", app.replace(image::APP, &self.site.app_image)),
+            ("kfault.yaml", kfault.replace(image::KFAULT, &self.site.image)),
+        ];
+        for (name, manifests) in files {
+            let file = site::folder().join(name);
+            std::fs::write(&file, manifests)?;
+            installed.push(file.clone());
+            self.kubectl(&["apply", "--filename", &file.display().to_string()])?;
+        }
         // The images may be newer than the pods.
         self.kubectl(&["-n", "chaos-mesh", "rollout", "restart", "deployment,daemonset"])?;
-        let app = root.join("tests/e2e/app.yaml").display().to_string();
-        self.kubectl(&["apply", "--filename", &app])?;
         for what in ["deployment/chaos-controller-manager", "daemonset/chaos-daemon"] {
             self.kubectl(&["-n", "chaos-mesh", "rollout", "status", "--timeout=60s", what])?;
         }
@@ -108,19 +171,12 @@ impl Bench<'_> {
 
     /// kubectl's standard output.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        exec::read(self.cluster.client("kubectl")?.args(args))
+        exec::read(self.site.kubectl()?.args(args))
     }
 
     /// kubectl with a token and nothing else.
     pub fn with_token(&self, token: &str, args: &[&str]) -> Result<String> {
-        let authority = self.cluster.file("pki").join("ca.crt").display().to_string();
-        let who = [
-            "--kubeconfig=/dev/null",
-            &format!("--server=https://{CONTROL_ADDRESS}:6443"),
-            &format!("--certificate-authority={authority}"),
-            &format!("--token={token}"),
-        ];
-        self.kubectl(&[&who, args].concat())
+        exec::read(self.site.kubectl_as(token)?.args(args))
     }
 
     /// An object, or a list of them.
@@ -136,22 +192,33 @@ impl Bench<'_> {
 
     /// What kubectl says on standard error when it applies a manifest, and whether it could.
     pub fn applied(&self, manifest: &Value) -> Result<(bool, String)> {
-        let mut kubectl = self.cluster.client("kubectl")?;
+        let mut kubectl = self.site.kubectl()?;
         let output = kubectl.args(["apply", "--filename", &self.file(manifest)?]).output()?;
         Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     fn file(&self, manifest: &Value) -> Result<String> {
-        let folder = self.cluster.file("e2e");
-        std::fs::create_dir_all(&folder)?;
-        let file = folder.join("manifest.json");
+        let file = site::folder().join("manifest.json");
         std::fs::write(&file, manifest.to_string())?;
         Ok(file.display().to_string())
     }
 
     /// Runs a command on a node.
     pub fn on_node(&self, node: &str, program: &str, args: &[&str]) -> Result<String> {
-        exec::read(self.cluster.node(node)?.inside(program)?.args(args))
+        exec::read(self.site.on_node(node, program)?.args(args))
+    }
+
+    /// To be asked first by a scenario that runs commands on nodes: where that cannot be done,
+    /// it is skipped.
+    pub fn need_nodes(&self) -> Result<()> {
+        self.site.need_nodes()
+    }
+
+    /// Where the API server answers, as nodes see it.
+    pub fn api_server(&self) -> Result<String> {
+        let there = self.get(&["endpoints/kubernetes"])?;
+        let address = there["subsets"][0]["addresses"][0]["ip"].as_str();
+        Ok(address.context("the Service kubernetes has no endpoint")?.to_owned())
     }
 
     /// Waits until something holds.
@@ -277,5 +344,36 @@ impl Bench<'_> {
             out.push('\n');
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(failed: Vec<&'static str>) -> Tally {
+        Tally { passed: 3, failed, skipped: 1, later: 2, time: Duration::from_secs(90) }
+    }
+
+    #[test]
+    fn a_scenario_that_failed_fails_the_run_and_is_named() {
+        assert!(tally(vec![]).verdict().is_ok());
+        let tally = tally(vec!["pause", "delay"]);
+        assert!(tally.to_string().starts_with("8 scenarios on a cluster: 3 passed, 2 failed"));
+        assert!(tally.verdict().unwrap_err().to_string().ends_with("pause; delay"));
+    }
+
+    #[test]
+    fn what_a_cluster_has_no_means_for_is_a_skip_wherever_it_is_found() {
+        let error = Err::<(), _>(Cannot::because("no way to the node")).context("cut it off");
+        assert!(error.is_err_and(|error| error.is::<Cannot>()));
+        assert!(!anyhow::anyhow!("no way to the node").is::<Cannot>());
+    }
+
+    #[test]
+    fn every_scenario_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> =
+            scenarios::ALL.iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.len(), scenarios::ALL.len());
     }
 }
