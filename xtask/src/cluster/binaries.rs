@@ -126,6 +126,7 @@ fn build(folder: &Path) -> Result<()> {
                 .arg("-o")
                 .arg(aside.join(program))
                 .arg(".");
+            exec::until_we_end(&mut command);
             exec::quiet(step, &mut command).map(|_| ())
         })?;
     }
