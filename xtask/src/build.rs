@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -18,13 +19,37 @@ pub fn main() -> Result<()> {
     Ok(())
 }
 
-/// Builds `kfault`.
+/// The program that [`tests`] has built.
+static TESTED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Builds `kfault`, unless the one that the tests run was built before.
 pub fn kfault() -> Result<PathBuf> {
+    if let Some(program) = TESTED.get() {
+        return Ok(program.clone());
+    }
     setup::need(&[Group::Build])?;
     step("build kfault", |step| {
         let mut cargo = static_cargo();
         cargo.args(["build", "--package", "chaos-user", "--bin", "kfault"]);
         artifact(step, &mut cargo, "kfault")
+    })
+}
+
+/// What of the workspace is tested without a kernel, but for the goldens.
+pub const PURE: [&str; 3] = ["--workspace", "--exclude", "kfault-tests"];
+
+/// Builds the tests that need no kernel, and the program that they run. It is the one that
+/// [`kfault`] returns from here on: to cargo, the program alone is another one, with fewer
+/// features of what it depends on, and half of everything would be built once more for it.
+pub fn tests() -> Result<()> {
+    setup::need(&[Group::Build])?;
+    step("build kfault and its tests", |step| {
+        let mut cargo = static_cargo();
+        cargo.arg("test").args(PURE).arg("--no-run");
+        let program = artifact(step, &mut cargo, "kfault")?;
+        // Nobody else sets it.
+        let _ = TESTED.set(program);
+        Ok(())
     })
 }
 
@@ -72,6 +97,10 @@ fn artifact(step: &Step, cargo: &mut Command, name: &str) -> Result<PathBuf> {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["reason"] == "compiler-artifact")
         .filter(|message| message["target"]["name"] == name)
+        // The unit tests of a program have its name.
+        .filter(|message| {
+            message["target"]["kind"][0] != "bin" || message["profile"]["test"] == false
+        })
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo built no program {name}"))
 }

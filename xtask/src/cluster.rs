@@ -21,7 +21,8 @@ mod up;
 mod vm_node;
 
 pub use bench::bench;
-pub use binaries::coredns;
+pub use binaries::{Binaries, coredns};
+pub use e2e::Tally;
 pub use node::plugins;
 
 use std::fs::{self, File};
@@ -34,7 +35,6 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::exec;
 use crate::progress::step;
-use binaries::Binaries;
 use node::Node;
 
 /// The control plane: its network namespace, and its cgroup.
@@ -93,13 +93,19 @@ enum Sub {
     },
     /// Shows the nodes and the pods
     Status,
-    /// Installs kfault on it and runs every scenario; starts a cluster where none is up
+    /// Installs kfault on it and runs every scenario; starts a cluster where none is up, by kind
+    /// where that is installed, and uses the one of KUBECONFIG where that is set
     E2e(e2e::Args),
 }
 
 /// Runs `cargo xtask cluster`.
 pub fn main(args: Args) -> Result<()> {
-    ensure!(exec::is_root(), "the cluster is made of namespaces and cgroups: run as root");
+    let is_elsewhere =
+        matches!(&args.command, Sub::E2e(args) if !args.is_native()) && e2e::is_given();
+    ensure!(
+        is_elsewhere || exec::is_root(),
+        "the cluster is made of namespaces and cgroups: run as root"
+    );
     let cluster = Cluster::here();
     match args.command {
         Sub::Up { nodes, vm_node } => up::up(&cluster, &Node::several(nodes, vm_node)),
@@ -114,8 +120,13 @@ pub fn main(args: Args) -> Result<()> {
         }
         Sub::Kubectl { args } => replace(cluster.client("kubectl")?, &args),
         Sub::Status => status(&cluster),
-        Sub::E2e(args) => e2e::e2e(&cluster, &args),
+        Sub::E2e(args) => e2e::e2e(&cluster, &args)?.verdict(),
     }
+}
+
+/// The scenarios as a part of `cargo xtask test`, on the cluster of this machine's namespaces.
+pub fn tested(ci: bool) -> Result<Tally> {
+    e2e::e2e(&Cluster::here(), &e2e::Args::of_test(ci))
 }
 
 /// Where a cluster keeps its things.

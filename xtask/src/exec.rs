@@ -1,6 +1,7 @@
 //! Running other programs: quietly with a moving line while they work, in full when they fail.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -148,4 +149,26 @@ pub fn cargo() -> Command {
 pub fn is_root() -> bool {
     // SAFETY: takes nothing, changes nothing, cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// From here on this thread, and every program that it starts, runs when nobody else wants the
+/// processor. A machine that knows no such thing goes on as before.
+pub fn stand_back() {
+    // SAFETY: the parameter is valid, and the policy is that of this thread alone.
+    unsafe {
+        let mut parameter: libc::sched_param = std::mem::zeroed();
+        parameter.sched_priority = 0;
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter);
+    }
+}
+
+/// The program must not outlive the thread that starts it.
+pub fn until_we_end(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and takes no pointers here.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
 }

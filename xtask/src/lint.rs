@@ -5,9 +5,9 @@ mod source;
 
 use anyhow::{Result, bail};
 
-use crate::exec;
 use crate::progress::step;
 use crate::setup::{self, Group};
+use crate::{build, exec};
 
 /// The command.
 pub fn main() -> Result<()> {
@@ -32,8 +32,11 @@ fn formatting() -> Result<()> {
 
 fn clippy() -> Result<()> {
     step("clippy", |step| {
-        let mut cargo = exec::cargo();
-        cargo.args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
+        // As the programs are built, so that what of the dependencies runs on the host (build
+        // scripts and macros) is built once for both.
+        let mut cargo = build::static_cargo();
+        cargo.args(["clippy", "--workspace", "--all-targets", "--release"]);
+        cargo.args(["--target", &build::target(), "--", "--deny", "warnings"]);
         exec::quiet(step, &mut cargo).map(|_| ())
     })
 }

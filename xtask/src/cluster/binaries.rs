@@ -135,6 +135,7 @@ fn build(folder: &Path) -> Result<()> {
                 .arg("-o")
                 .arg(aside.join(program))
                 .arg(package);
+            exec::until_we_end(&mut command);
             exec::quiet(step, &mut command).map(|_| ())
         })?;
     }

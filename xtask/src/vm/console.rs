@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 /// A boot now and then hangs before the first process; a good one takes a few seconds, and
 /// several times that on a busy machine.
-pub const INIT_LIMIT: Duration = Duration::from_secs(60);
+pub const INIT_LIMIT: Duration = Duration::from_secs(180);
 
 /// What the first process says.
 pub const INIT: &str = "##kfault-init";

@@ -42,7 +42,7 @@ impl Program {
              grep -q '^/kfault {word}' && kill -{signal} ${{p#/proc/}} && echo hit; done; true"
         );
         let mut hit = 0;
-        for node in bench.nodes() {
+        for node in bench.nodes()? {
             hit += bench.on_node(&node, "sh", &["-c", &script])?.lines().count();
         }
         ensure!(hit > 0, "no {word} runs");

@@ -21,10 +21,10 @@ const CONTROLLER: &str = "deployment/chaos-controller-manager";
 const CLUSTER_WIDE: &str = "clusterrole,clusterrolebinding,mutatingwebhookconfiguration,validatingwebhookconfiguration,validatingadmissionpolicy,validatingadmissionpolicybinding";
 
 fn helm(bench: &Bench<'_>, args: &[&str]) -> Result<String> {
-    let mut helm = bench.cluster.client("helm")?;
+    let mut helm = bench.site.own()?.client("helm")?;
     // Nothing of it stays in the home of whoever runs this.
     for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-        helm.env(name, bench.cluster.file("helm"));
+        helm.env(name, super::super::site::folder().join("helm"));
     }
     exec::read(helm.args(args))
 }
@@ -32,7 +32,7 @@ fn helm(bench: &Bench<'_>, args: &[&str]) -> Result<String> {
 /// The program with an administrator's credentials, as a person runs it.
 fn kfault(bench: &Bench<'_>, args: &[&str]) -> Result<Output> {
     let program = build::kfault()?.display().to_string();
-    Ok(bench.cluster.client(&program)?.args(args).output()?)
+    Ok(bench.site.own()?.client(&program)?.args(args).output()?)
 }
 
 fn deploy() -> String {
@@ -149,7 +149,7 @@ fn beside(bench: &Bench<'_>, pod: &Value) -> Result<()> {
     let second = ["-n", NAMESPACE, "exec", CONTROLLER, "--", "/kfault", "controller"];
     let options = ["--identity=second", "--no-webhooks", "--listen=127.0.0.1:10081"];
     let refused = || -> Result<String> {
-        let mut kubectl = bench.cluster.client("timeout")?;
+        let mut kubectl = bench.site.own()?.client("timeout")?;
         let output = kubectl.args(["20", "kubectl"]).args(second).args(options).output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         // kubectl says so and ends with the same code.
@@ -177,7 +177,7 @@ fn beside(bench: &Bench<'_>, pod: &Value) -> Result<()> {
 
 /// Everything that a stream of manifests has, but for definitions and the namespace.
 fn rendered(bench: &Bench<'_>, name: &str, text: &str) -> Result<BTreeMap<String, Value>> {
-    let file = bench.cluster.file(name);
+    let file = super::super::site::folder().join(name);
     std::fs::write(&file, text).with_context(|| file.display().to_string())?;
     let file = file.display().to_string();
     let args = ["create", "--dry-run=client", "--validate=false", "--output=json", "--filename"];
@@ -276,7 +276,7 @@ pub fn plain(bench: &Bench<'_>) -> Result<()> {
     busy(bench)?;
     let removed = remove(bench);
     let start = Instant::now();
-    bench.install()?;
+    bench.install(&mut Vec::new())?;
     removed?;
     ready(bench, NAMESPACE, start)?;
     bench.apply(&delayed("delay", &json!({})))?;
@@ -308,7 +308,7 @@ fn by_chart(
         let _ = helm(bench, &["uninstall", RELEASE, "--namespace", namespace, "--no-hooks"]);
     }
     bench.kubectl(&["delete", "namespace", namespace, "--timeout=60s"])?;
-    bench.install()?;
+    bench.install(&mut Vec::new())?;
     done
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::super::super::CONTROL_ADDRESS;
 use super::super::Bench;
 use super::delayed;
 
 pub fn cut_off(bench: &Bench<'_>) -> Result<()> {
     const AGENT: Duration = Duration::from_secs(45);
     const CONTROLLER: Duration = Duration::from_secs(70);
+    bench.need_nodes()?;
     let node_of = |pod: &Value| pod["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
     let here = node_of(&bench.get(&["pod/client"])?);
     let all = bench.get(&["pods", "--selector=app=web"])?;
@@ -35,7 +35,7 @@ pub fn cut_off(bench: &Bench<'_>) -> Result<()> {
         Ok(time >= Duration::from_millis(200))
     };
     ensure!(is_delayed()?, "not delayed");
-    let server = format!("{CONTROL_ADDRESS}/32");
+    let server = format!("{}/32", bench.api_server()?);
     let route = |word| bench.on_node(&away, "ip", &["route", word, "blackhole", &server]);
     route("add")?;
     let ended = bench.within(AGENT, "the agent to end the fault", || Ok(!is_delayed()?));

@@ -66,7 +66,7 @@ fn connect(bench: &Bench<'_>, node: &str, address: &str) -> Result<Duration> {
 
 pub fn stopped(bench: &Bench<'_>) -> Result<()> {
     const STOP: Duration = Duration::from_secs(60);
-    let node = bench.nodes().into_iter().next().context("no node")?;
+    let node = bench.nodes()?.into_iter().next().context("no node")?;
     let (web, neighbour) = (bench.pods("web")?, bench.pods("neighbour")?.remove(0).1);
     bench.apply(&delayed("delay", &json!({})))?;
     bench.condition(DELAY, "AllInjected")?;
@@ -123,8 +123,8 @@ pub fn restarted(bench: &Bench<'_>) -> Result<()> {
     let hierarchies = cgroups::hierarchies()?;
     let cgroup = cgroups::create(cgroups::unified(&hierarchies), CONTROL)?;
     let hyperkube = binaries.hyperkube();
-    Control { cluster: bench.cluster, hyperkube: &hyperkube, cgroup }.api_server()?;
-    let api = Api { cluster: bench.cluster };
+    Control { cluster: bench.site.own()?, hyperkube: &hyperkube, cgroup }.api_server()?;
+    let api = Api { cluster: bench.site.own()? };
     bench.within(SETTLES, "the API server", || Ok(api.is_ready()))?;
     // Before anybody has a watch again.
     bench.kubectl(&["delete", DELAY, "--wait=false"])?;
@@ -194,7 +194,7 @@ pub fn node(bench: &Bench<'_>) -> Result<()> {
     bench.condition(DELAY, "AllInjected")?;
     // Nobody could ask the client any more, if it was that of the client.
     let here = bench.get(&["pod/client"])?["spec"]["nodeName"].clone();
-    let name = bench.nodes().into_iter().find(|name| here != **name).context("no other node")?;
+    let name = bench.nodes()?.into_iter().find(|name| here != **name).context("no other node")?;
     let what = format!("node/{name}");
     let mut node = bench.get(&[&what])?;
     for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {

@@ -1,0 +1,129 @@
+//! The kernel tests, on this machine and in machines of the matrix.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::progress::Step;
+use crate::support::Column;
+use crate::{exec, vm};
+
+/// The kernel tests of one kernel.
+pub struct Job {
+    /// Its name in the table.
+    pub kernel: String,
+    /// One check per mechanism instead of all.
+    pub is_smoke: bool,
+}
+
+/// Shows the result of every test as it comes, and keeps what belongs to the table.
+fn hear(step: &Step, kernel: &str, line: &str) {
+    if let Some(rest) = line.strip_prefix("test ") {
+        let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
+        step.note(&rest);
+        if rest.ends_with("FAILED") {
+            step.line(&format!("  {kernel}: {rest}"));
+        }
+    }
+}
+
+fn arguments(job: &Job, filter: Option<&str>) -> Vec<String> {
+    let mut arguments = vec!["--report".to_owned(), "-".to_owned()];
+    if job.is_smoke {
+        arguments.extend(["--tier".to_owned(), "smoke".to_owned()]);
+    }
+    arguments.extend(filter.map(str::to_owned));
+    arguments
+}
+
+fn title(job: &Job) -> String {
+    let tier = if job.is_smoke { "one check per mechanism" } else { "all kernel tests" };
+    format!("{tier}, kernel {}", job.kernel)
+}
+
+/// On this machine's own kernel.
+pub fn natively(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
+    let step = Step::start(title(job));
+    let mut command = Command::new(tests);
+    command.args(arguments(job, filter));
+    let said = exec::lines(&mut command, |line| hear(&step, &job.kernel, line))?;
+    let lines: Vec<String> = said.output.lines().map(str::to_owned).collect();
+    Ok(ended(step, job, &lines, said.is_ok))
+}
+
+/// Two machines at a time: each is one thread of the host. They get what nobody else wants of the
+/// processors, since they count instructions for time.
+pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result<Vec<Column>> {
+    let order: Vec<String> = jobs.iter().map(|job| job.kernel.clone()).collect();
+    // The longest first.
+    let mut jobs = jobs;
+    jobs.sort_by_key(|job| job.is_smoke);
+    jobs.reverse();
+    let lanes = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let queue = Mutex::new(jobs);
+    let done = Mutex::new(Vec::new());
+    let next = || queue.lock().ok()?.pop();
+    thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| {
+                exec::stand_back();
+                while let Some(job) = next() {
+                    let result = in_machine(tests, &job, filter);
+                    if let Ok(mut done) = done.lock() {
+                        done.push(result);
+                    }
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut columns = done.into_iter().collect::<Result<Vec<_>>>()?;
+    columns.sort_by_key(|column| order.iter().position(|kernel| *kernel == column.kernel));
+    Ok(columns)
+}
+
+fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
+    let step = Step::start(title(job));
+    let minutes = if job.is_smoke { 30 } else { 60 };
+    let outcome = vm::run(&vm::Job {
+        kernel: job.kernel.clone(),
+        files: vec![(tests.to_owned(), "kernel".to_owned())],
+        command: format!("kernel --timing exact {}", arguments(job, filter).join(" ")),
+        // Guest time then follows the guest's instructions, however busy this machine is.
+        icount: true,
+        limits: vm::Limits {
+            total: Duration::from_secs(minutes * 60),
+            // Others may go first for minutes.
+            silence: Duration::from_secs(8 * 60),
+        },
+        each: &|line| hear(&step, &job.kernel, line),
+    });
+    match outcome {
+        Ok(outcome) => Ok(ended(step, job, &outcome.lines, outcome.status == 0)),
+        Err(error) => {
+            step.failed("the machine broke");
+            eprintln!("kernel {}: {error:#}", job.kernel);
+            Ok(Column::broken(&job.kernel, "the machine broke"))
+        }
+    }
+}
+
+fn ended(step: Step, job: &Job, lines: &[String], is_ok: bool) -> Column {
+    let column = Column::read(&job.kernel, lines, is_ok);
+    if column.failed.is_empty() {
+        step.done(&column.summary);
+    } else {
+        step.failed(&column.summary);
+        // The harness repeats the reasons of all failures at its end.
+        let start = lines.iter().position(|line| line == "failures:").unwrap_or(0);
+        let end = lines.iter().position(|line| line.starts_with("test result:"));
+        for line in &lines[start..end.unwrap_or(lines.len()).max(start)] {
+            eprintln!("  {}: {line}", job.kernel);
+        }
+    }
+    column
+}
