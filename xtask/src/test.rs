@@ -111,28 +111,30 @@ fn whole(
     failures: &mut Failures,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Column>> {
-    // Kubernetes takes as long to build as everything of ours: it starts first, and stands back.
-    let programs = setup::need(&[Group::Cluster, Group::Image]).map(|()| {
-        thread::spawn(|| {
+    let programs = match setup::need(&[Group::Cluster, Group::Image]) {
+        // Kubernetes takes as long to build as everything of ours: it starts first, and stands
+        // back.
+        Ok(()) => Some(thread::spawn(|| {
             exec::stand_back();
             Binaries::built().map(drop)
-        })
-    });
+        })),
+        Err(missing) if ci => failures.note("cluster", Err(missing)),
+        // It was looked for, and could not be installed.
+        Err(missing) => {
+            notes.push(format!("skipped: the scenarios on a cluster: {missing:#}"));
+            None
+        }
+    };
     failures.note("build of the tests", build::tests());
     failures.note("lint", lint::check());
     failures.note("pure tests", pure());
     let tests = build::kernel_tests()?;
-    on_kernels(&tests, jobs, None, || match programs {
-        Ok(programs) => {
-            let tally = failures.note("cluster", on_cluster(programs, ci));
-            if let Some(tally) = tally {
-                failures.note("cluster", tally.verdict());
-                notes.push(tally.to_string());
-            }
+    on_kernels(&tests, jobs, None, || {
+        let Some(programs) = programs else { return };
+        if let Some(tally) = failures.note("cluster", on_cluster(programs, ci)) {
+            failures.note("cluster", tally.verdict());
+            notes.push(tally.to_string());
         }
-        Err(missing) if ci => drop(failures.note::<()>("cluster", Err(missing))),
-        // It was looked for, and could not be installed.
-        Err(missing) => notes.push(format!("skipped: the scenarios on a cluster: {missing:#}")),
     })
 }
 
