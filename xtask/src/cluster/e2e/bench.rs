@@ -47,7 +47,11 @@ impl Bench<'_> {
         let is_public = |line: &&str| line.trim_start().starts_with("image: ");
         let public = text.lines().find(is_public).context("app.yaml names no image")?;
         let own = format!("image: {}", self.site.app_image);
-        let text = text.replace(public.trim_start(), &own);
+        // Its pods may go to an emulated node, too.
+        let tolerant = "tolerations: [{key: kfault.test/emulated, operator: Exists}]";
+        let text = text
+            .replace(public.trim_start(), &own)
+            .replace("      containers:", &format!("      {tolerant}\n      containers:"));
         self.apply_text(&["--namespace", namespace], "shop.yaml", &text)
     }
 
