@@ -49,6 +49,9 @@ pub fn pods(bench: &Bench<'_>) -> Result<()> {
     bench.until("one restart", || Ok(restarts(bench)? == restarted + 1))?;
     bench.kubectl(&["rollout", "status", "--timeout=60s", "deployment/web"])?;
 
+    // New pods: a container that was killed before waits longer for each start.
+    bench.kubectl(&["rollout", "restart", "deployment/web"])?;
+    bench.kubectl(&["rollout", "status", "--timeout=60s", "deployment/web"])?;
     apply(bench, FAILURE)?;
     bench.condition("podchaos/web-pod-failure", "AllInjected")?;
     let address = |bench: &Bench<'_>| -> Result<String> {
