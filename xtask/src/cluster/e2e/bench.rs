@@ -21,6 +21,15 @@ const SLACK: Duration = Duration::from_millis(100);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// curl's arguments for the time to connect.
+const CONNECT: [&str; 7] =
+    ["--silent", "--output", "/dev/null", "--max-time", "3", "--write-out", "%{time_connect}"];
+
+fn seconds(text: &str) -> Result<Duration> {
+    let seconds: f64 = text.trim().parse().with_context(|| format!("curl said {text:?}"))?;
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 /// A cluster with kfault and the application on it.
 pub struct Bench<'a> {
     /// The cluster.
@@ -233,23 +242,15 @@ impl Bench<'_> {
     /// The time to connect from the client to an address; `None` when there is no answer.
     pub fn connect(&self, address: &str) -> Result<Option<Duration>> {
         let url = format!("http://{address}/");
-        let said = self.kubectl(&[
-            "exec",
-            "client",
-            "--",
-            "curl",
-            "--silent",
-            "--output",
-            "/dev/null",
-            "--max-time",
-            "3",
-            "--write-out",
-            "%{time_connect}",
-            &url,
-        ]);
-        let Ok(text) = said else { return Ok(None) };
-        let seconds: f64 = text.trim().parse().with_context(|| format!("curl said {text:?}"))?;
-        Ok(Some(Duration::from_secs_f64(seconds)))
+        let said =
+            self.kubectl(&[&["exec", "client", "--", "curl"], &CONNECT[..], &[&url]].concat());
+        said.map_or(Ok(None), |text| seconds(&text).map(Some))
+    }
+
+    /// The same from a node, for which nobody has to ask the API server.
+    pub fn connect_from(&self, node: &str, address: &str) -> Result<Duration> {
+        let url = format!("http://{address}/");
+        seconds(&self.on_node(node, "curl", &[&CONNECT[..], &[&url]].concat())?)
     }
 
     /// Holds when every pod of an application connects within these bounds, in milliseconds.

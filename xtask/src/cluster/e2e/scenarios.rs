@@ -82,7 +82,7 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
         Full,
     ),
     ("kfault does not start beside another Chaos Mesh", install::rival, Ci),
-    ("the chart makes what the plain manifests make", install::alike, Full),
+    ("the chart makes what the plain manifests make", install::alike, Ci),
     ("installed plainly, removed without a trace, and installed again", install::plain, Full),
     ("the chart: installed, upgraded under a fault, and uninstalled", install::chart_life, Full),
     ("the chart for one namespace", install::chart_for_one_namespace, Full),

@@ -47,23 +47,6 @@ impl Drop for Server {
     }
 }
 
-/// The time to connect from a node, for which nobody has to ask the API server.
-fn connect(bench: &Bench<'_>, node: &str, address: &str) -> Result<Duration> {
-    let url = format!("http://{address}/");
-    let args = [
-        "--silent",
-        "--output",
-        "/dev/null",
-        "--max-time",
-        "3",
-        "--write-out",
-        "%{time_connect}",
-        &url,
-    ];
-    let text = bench.on_node(node, "curl", &args)?;
-    Ok(Duration::from_secs_f64(text.trim().parse()?))
-}
-
 pub fn stopped(bench: &Bench<'_>) -> Result<()> {
     const STOP: Duration = Duration::from_secs(60);
     let node = bench.nodes()?.into_iter().next().context("no node")?;
@@ -72,7 +55,7 @@ pub fn stopped(bench: &Bench<'_>) -> Result<()> {
     bench.condition(DELAY, "AllInjected")?;
     let all_delayed = |is: bool| -> Result<bool> {
         for (_, address) in &web {
-            if (connect(bench, &node, address)? >= Duration::from_millis(200)) != is {
+            if (bench.connect_from(&node, address)? >= Duration::from_millis(200)) != is {
                 return Ok(false);
             }
         }
@@ -85,7 +68,7 @@ pub fn stopped(bench: &Bench<'_>) -> Result<()> {
     std::thread::sleep(Duration::from_secs(15));
     ensure!(all_delayed(true)?, "it ended before an agent could know that it is cut off");
     bench.within(Duration::from_secs(30), "the agents to end the fault", || all_delayed(false))?;
-    let time = connect(bench, &node, &neighbour)?;
+    let time = bench.connect_from(&node, &neighbour)?;
     ensure!(time < Duration::from_millis(50), "the neighbour: {time:?}");
     std::thread::sleep(STOP.saturating_sub(start.elapsed()));
     drop(server);
