@@ -162,12 +162,25 @@ pub fn stand_back() {
     }
 }
 
-/// The program must not outlive the thread that starts it.
+/// The program must not outlive the thread that starts it. Where that thread stands back, the
+/// program does so as a session: the scheduler shares the processors between sessions first
+/// (sched(7), autogroup), and would give one that is idle by policy as much as any other.
 pub fn until_we_end(command: &mut Command) {
-    // SAFETY: prctl is async-signal-safe and takes no pointers here.
+    // SAFETY: takes nothing but the calling thread.
+    let stands_back = unsafe { libc::sched_getscheduler(0) } == libc::SCHED_IDLE;
+    // SAFETY: these calls are async-signal-safe; the strings are static and end with a zero.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if stands_back {
+                libc::setsid();
+                let file = libc::open(c"/proc/self/autogroup".as_ptr(), libc::O_WRONLY);
+                // A kernel without it shares by thread alone.
+                if file >= 0 {
+                    libc::write(file, c"19".as_ptr().cast(), 2);
+                    libc::close(file);
+                }
+            }
             Ok(())
         });
     }

@@ -1,13 +1,14 @@
 //! Runs QEMU and reads the guest's console.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+
+use crate::exec;
 
 /// A boot now and then hangs before the first process; a good one takes a few seconds, and
 /// several times that on a busy machine.
@@ -66,14 +67,8 @@ pub(super) fn qemu(image: &Path, initrd: &Path, icount: bool) -> Command {
     command.arg("-initrd").arg(initrd).arg("-append");
     // The serial line is slow under emulation, so the kernel says only what is wrong.
     command.arg(KERNEL);
-    // SAFETY: prctl is async-signal-safe and takes no pointers here.
-    unsafe {
-        command.pre_exec(|| {
-            // A guest must not outlive a test run that was killed.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
+    // A guest must not outlive a test run that was killed.
+    exec::until_we_end(&mut command);
     command
 }
 
