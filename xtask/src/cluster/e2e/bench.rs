@@ -253,16 +253,28 @@ impl Bench<'_> {
         seconds(&self.on_node(node, "curl", &[&CONNECT[..], &[&url]].concat())?)
     }
 
-    /// Holds when every pod of an application connects within these bounds, in milliseconds.
+    /// Holds when every pod of an application connects within these bounds, in milliseconds. One
+    /// that is late is asked twice more: the machine has others to serve, and a delay that is
+    /// wrong stays wrong. Nobody is early by chance.
     pub fn connects(&self, app: &str, least: u64, most: u64) -> Result<()> {
         for (name, address) in self.pods(app)? {
-            let time =
-                self.connect(&address)?.with_context(|| format!("{name} does not answer"))?;
-            let most = Duration::from_millis(most) + self.slack(&address);
+            let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+            let most = most + self.slack(&address);
+            let ask = || -> Result<Duration> {
+                self.connect(&address)?.with_context(|| format!("{name} does not answer"))
+            };
+            let mut time = ask()?;
+            for _ in 0..2 {
+                if time < most {
+                    break;
+                }
+                time = ask()?;
+            }
             ensure!(
-                (Duration::from_millis(least)..most).contains(&time),
-                "{name}: {} ms to connect, expected {least} to {}",
+                (least..most).contains(&time),
+                "{name}: {} ms to connect, expected {} to {}",
                 time.as_secs_f64() * 1e3,
+                least.as_millis(),
                 most.as_millis()
             );
         }

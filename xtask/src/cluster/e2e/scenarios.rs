@@ -176,7 +176,7 @@ fn pause(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn duration(bench: &Bench<'_>) -> Result<()> {
-    bench.apply(&delayed("delay", &json!({ "duration": "4s" })))?;
+    bench.apply(&delayed("delay", &json!({ "duration": "8s" })))?;
     bench.condition("networkchaos/delay", "AllInjected")?;
     bench.connects("web", 200, 250)?;
     bench.neighbour_is_well()?;

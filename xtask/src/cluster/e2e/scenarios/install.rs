@@ -259,7 +259,12 @@ fn remove(bench: &Bench<'_>) -> Result<()> {
 
 /// A fault that acts, and something that would start more of them.
 fn busy(bench: &Bench<'_>) -> Result<()> {
-    bench.apply(&delayed("delay", &json!({})))?;
+    // The API server hears of a new controller's address a little after everybody else.
+    bench.until("the controller to be asked", || {
+        let (is_taken, said) = bench.applied(&delayed("delay", &json!({})))?;
+        ensure!(is_taken || said.contains("no endpoints available"), "it said {said}");
+        Ok(is_taken)
+    })?;
     // For addresses that nobody measures.
     let block = delayed("x", &json!({ "externalTargets": ["192.0.2.1"], "duration": "3s" }));
     let schedule = json!({
