@@ -240,7 +240,7 @@ fn ready(bench: &Bench<'_>, namespace: &str, since: Instant) -> Result<Duration>
 
 /// Deletes what kustomize has installed. The namespace takes some of it along before it is asked for.
 fn delete(bench: &Bench<'_>) -> Result<()> {
-    let what = ["delete", "--kustomize", &deploy(), "--timeout=60s", "--ignore-not-found"];
+    let what = ["delete", "--kustomize", &deploy(), "--timeout=180s", "--ignore-not-found"];
     bench.kubectl(&what).map(drop)
 }
 
