@@ -198,6 +198,13 @@ fn rejected_connections_fail_at_once() -> Result<Done> {
     Ok(Done::Kept)
 }
 
+/// What one asks on this open connection is answered with a reset.
+fn is_reset(client: &mut Client) -> Result<()> {
+    let error = client.ask().err().context("a rejected connection was answered")?;
+    ensure!(error.kind() == ErrorKind::ConnectionReset, "{error}, and not \"reset\"");
+    Ok(())
+}
+
 fn an_open_connection_is_reset() -> Result<Done> {
     for family in FAMILIES {
         let net = Net::new()?;
@@ -206,12 +213,7 @@ fn an_open_connection_is_reset() -> Result<Done> {
             Client::connect(&net.client.ns, server.address(), Duration::from_secs(3))?;
         client.ask()?;
         with_run(&net, on_client(&net, &rejecting())?, |_| {
-            let error = client.ask().err().context("a rejected connection was answered")?;
-            ensure!(
-                error.kind() == ErrorKind::ConnectionReset,
-                "{family:?}: {error}, and not \"reset\""
-            );
-            Ok(())
+            is_reset(&mut client).with_context(|| format!("{family:?}"))
         })?;
     }
     Ok(Done::Kept)
@@ -261,12 +263,7 @@ fn an_open_connection_is_reset_by_what_arrives() -> Result<Done> {
             Client::connect(&net.server.ns, server.address(), Duration::from_secs(3))?;
         client.ask()?;
         with_run(&net, on_client(&net, &rejecting().with("direction", json!("from")))?, |_| {
-            let error = client.ask().err().context("a rejected connection was answered")?;
-            ensure!(
-                error.kind() == ErrorKind::ConnectionReset,
-                "{family:?}: {error}, and not \"reset\""
-            );
-            Ok(())
+            is_reset(&mut client).with_context(|| format!("{family:?}"))
         })?;
     }
     Ok(Done::Kept)

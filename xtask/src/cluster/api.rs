@@ -1,5 +1,7 @@
 //! A few requests to the API server, by curl: kubectl takes longer to start than they take.
 
+use std::process::Command;
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
@@ -52,15 +54,30 @@ impl Api<'_> {
     }
 
     fn request(&self, args: &[&str], path: &str) -> Result<String> {
+        exec::read(self.curl(path)?.args(args))
+    }
+
+    /// A request, for more arguments of curl's.
+    pub fn curl(&self, path: &str) -> Result<Command> {
         let config = self.cluster.file("curl.conf");
         if !config.is_file() {
             bail!("no cluster was started from this folder");
         }
         let mut command = network::inside(CONTROL)?;
-        command.args(["curl", "--config"]).arg(config).args(args);
+        command.args(["curl", "--config"]).arg(config);
         command.arg(format!("https://{CONTROL_ADDRESS}:6443/{path}"));
-        exec::read(&mut command)
+        Ok(command)
     }
+}
+
+/// Names and addresses of the pods of a list that are not on their way out.
+pub fn pods(list: &Value) -> Vec<(String, String)> {
+    let all = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    all.iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"])))
+        .collect()
 }
 
 fn is_ready(node: &Value) -> bool {

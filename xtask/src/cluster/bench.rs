@@ -12,10 +12,10 @@ mod request;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::node::Node;
-use super::{Cluster, load, up};
+use super::{Cluster, api, load, up};
 use crate::progress::step;
 use crate::{exec, image};
 use goal::{Findings, Goal};
@@ -142,13 +142,7 @@ impl Bench<'_> {
     fn pods(&self, app: &str) -> Result<Vec<(String, String)>> {
         let list =
             self.server.get(&format!("api/v1/namespaces/default/pods?labelSelector=app={app}"))?;
-        let all = list["items"].as_array().context("no list of pods")?;
-        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(all
-            .iter()
-            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"])))
-            .collect())
+        Ok(api::pods(&list))
     }
 
     /// Waits until something holds.

@@ -33,17 +33,15 @@ pub fn api(bench: &Bench<'_>, findings: &mut Findings) -> Result<()> {
             let at = watch.until("its end", |event| is_it(event) && event["type"] == "DELETED")?;
             gone.push(at - deleted);
         }
-        let peer = |seconds: &[f64], peer: (&'static str, f64)| {
-            (seconds.iter().sum::<f64>() / seconds.len() as f64 * 1e3, peer)
-        };
-        let (mean, theirs) = peer(&injected, CREATED);
-        let figure = format!("{action}: created → AllInjected");
-        quantiles(findings, &figure, injected, Goal::AtMost(120.0));
-        findings.against(format!("{figure}, mean"), "ms", mean, theirs, Goal::Told);
-        let (mean, theirs) = peer(&gone, DELETED);
-        let figure = format!("{action}: deleted → gone");
-        quantiles(findings, &figure, gone, Goal::AtMost(100.0));
-        findings.against(format!("{figure}, mean"), "ms", mean, theirs, Goal::Told);
+        for (what, seconds, most, peer) in [
+            ("created → AllInjected", injected, 120.0, CREATED),
+            ("deleted → gone", gone, 100.0, DELETED),
+        ] {
+            let figure = format!("{action}: {what}");
+            let mean = seconds.iter().sum::<f64>() / seconds.len() as f64 * 1e3;
+            quantiles(findings, &figure, seconds, Goal::AtMost(most));
+            findings.against(format!("{figure}, mean"), "ms", mean, peer, Goal::Told);
+        }
     }
     bench.ready("target")
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::super::{CONTROL, CONTROL_ADDRESS, Cluster, network};
+use super::super::Cluster;
+use super::super::api::Api;
 use crate::exec;
 
 /// Seconds since 1970: the clock that ping prints as well.
@@ -59,10 +60,7 @@ impl<'a> Server<'a> {
     }
 
     fn curl(&self, path: &str) -> Result<Command> {
-        let mut command = network::inside(CONTROL)?;
-        command.args(["curl", "--config"]).arg(self.cluster.file("curl.conf"));
-        command.arg(format!("https://{CONTROL_ADDRESS}:6443/{path}"));
-        Ok(command)
+        Api { cluster: self.cluster }.curl(path)
     }
 
     /// What is there, as it is.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use super::super::api;
 use super::super::node::Node;
 use super::scenarios;
 use super::site::{self, Site};
@@ -230,13 +231,7 @@ impl Bench<'_> {
     /// The running pods of an application: name and address.
     pub fn pods(&self, app: &str) -> Result<Vec<(String, String)>> {
         let list = self.get(&["pods", "--selector", &format!("app={app}")])?;
-        let all = list["items"].as_array().cloned().unwrap_or_default();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(all
-            .iter()
-            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
-            .map(|pod| (text(&pod["metadata"]["name"]), text(&pod["status"]["podIP"])))
-            .collect())
+        Ok(api::pods(&list))
     }
 
     /// The time to connect from the client to an address; `None` when there is no answer.
