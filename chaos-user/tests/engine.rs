@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use chaos_user::engine::fake::{Fake, State};
 use chaos_user::engine::kernel::Kernel;
 use chaos_user::engine::{Engine, Options};
-use chaos_user::plan::diff::{Action, Installed, diff};
+use chaos_user::plan::action::Action;
+use chaos_user::plan::diff::{Installed, diff};
 use chaos_user::plan::{
     Cgroup, Chance, Delay, Device, Direction, Effects, Hook, Name, Partition, Peers, Plan, Prefix,
     Rule,
@@ -50,7 +51,7 @@ fn loss() -> Effects {
 fn plan(rules: Vec<Rule>) -> Plan {
     let mut rules = rules;
     rules.sort_by(|a, b| a.id.cmp(&b.id));
-    Plan { rules }
+    Plan { rules, ..Plan::default() }
 }
 
 fn cgroup(path: &str, level: u32) -> Cgroup {

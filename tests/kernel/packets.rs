@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use chaos_user::engine::Engine;
-use chaos_user::plan::diff::Point;
+use chaos_user::plan::action::Point;
 use chaos_user::plan::{
     Chance, Corrupt, CorruptMode, Device, Direction, Effects, Partition, Peers, Prefix, Rule,
 };

@@ -10,6 +10,7 @@ pub mod cron;
 pub mod document;
 pub mod duration;
 pub mod fields;
+pub mod figures;
 pub mod finding;
 pub mod kind;
 pub mod latency;

@@ -61,7 +61,7 @@ pub fn text(explained: &Explained) -> String {
     for (label, end) in ends {
         row(&mut out, label, end);
     }
-    if let Some(Plan { rules }) = plan {
+    if let Some(Plan { rules, .. }) = plan {
         if rules.is_empty() {
             row(&mut out, "plan", "nothing happens");
         }

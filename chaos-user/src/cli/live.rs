@@ -160,7 +160,7 @@ mod tests {
 
     fn state(rules: usize) -> State {
         let rules = (0..rules).map(|n| sample::rule(&format!("r{n}"), None)).collect();
-        let mut state = State::new(&Plan { rules });
+        let mut state = State::new(&Plan { rules, ..Plan::default() });
         state.take(vec![sample::report("r0", 1_234_567, true)], Instant::now());
         state
     }
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn nothing_matched_is_no_share() {
-        let state = State::new(&Plan { rules: vec![sample::rule("a", None)] });
+        let state = State::new(&Plan { rules: vec![sample::rule("a", None)], ..Plan::default() });
         assert!(line(&state.rules[0], Some(Duration::ZERO)).ends_with("injected 0, 0.0/s, over"));
     }
 }

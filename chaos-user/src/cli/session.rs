@@ -223,10 +223,10 @@ impl Live<'_> {
                 // None: until interrupted; the sleep only has to be long.
                 () = tokio::time::sleep(left.unwrap_or(Duration::from_secs(3600))) => {}
                 news = self.driver.news.recv() => match news {
-                    Some(News::Report(reports)) => {
+                    Some(News::Report(report)) => {
                         troubles = 0;
                         let now = Instant::now();
-                        for rule in state.take(reports, now) {
+                        for rule in state.take(report.rules, now) {
                             reporter.note(&format!(
                                 "{} is gone, rule {} has ended", rule.target, rule.id
                             ));
@@ -302,8 +302,8 @@ async fn recover(
     loop {
         tokio::select! {
             news = driver.news.recv() => match news {
-                Some(News::Finished(reports, result)) => {
-                    state.take(reports, Instant::now());
+                Some(News::Finished(report, result)) => {
+                    state.take(report.rules, Instant::now());
                     return result.map_err(|error| Stop::one(Exit::Failed, format!(
                         "not everything was recovered: {}; the faults themselves have ended; \
                          `kfault sweep` removes what is left", chain(&error)

@@ -168,7 +168,7 @@ mod tests {
             .iter()
             .map(|(id, seconds)| sample::rule(id, seconds.map(Duration::from_secs)))
             .collect();
-        State::new(&Plan { rules })
+        State::new(&Plan { rules, ..Plan::default() })
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::error::EngineError;
 use super::kernel::Kernel;
-use crate::plan::diff::Action;
+use crate::plan::action::Action;
 
 /// When an observer is told of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,9 @@ use chaos_abi::counter::Counters;
 
 use super::error::EngineError;
 use super::kernel::{Kernel, Path};
+use super::strain::StrainReport;
 use crate::plan::Device;
-use crate::plan::diff::{Action, Arms, Point};
+use crate::plan::action::{Action, Arms, Point};
 use crate::plan::peers::PeerTable;
 
 /// What a modelled kernel holds.
@@ -30,6 +31,8 @@ pub struct State {
     pub rules: BTreeSet<u32>,
     /// What slots name.
     pub arms: BTreeMap<u32, Arms>,
+    /// Ids of strains that act.
+    pub strains: BTreeSet<String>,
 }
 
 /// A modelled kernel.
@@ -88,6 +91,12 @@ impl Kernel for Fake {
                     && state.hooks.get(point) == Some(slot)
                     && after.rules.iter().all(|index| state.rules.contains(index))
             }
+            Action::StartLoad { strain } | Action::SetLimits { strain } => {
+                state.strains.insert(strain.id.clone())
+            }
+            Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
+                state.strains.remove(&strain.id)
+            }
         };
         if done { Ok(()) } else { Err(refuse("not as the action expects it")) }
     }
@@ -117,6 +126,12 @@ impl Kernel for Fake {
         };
         let is_there = |point: &&Point| self.state.hooks.contains_key(*point);
         points.iter().filter(|point| is_gone(point) || !is_there(point)).cloned().collect()
+    }
+
+    fn tend(&mut self) {}
+
+    fn strain(&self, id: &str) -> StrainReport {
+        StrainReport { is_alive: self.state.strains.contains(id), ..StrainReport::of(id) }
     }
 
     fn now(&self) -> u64 {

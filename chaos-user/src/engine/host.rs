@@ -17,8 +17,9 @@ use super::error::EngineError;
 use super::kernel::{Kernel, Path};
 use super::line::{Lines, monotonic_ns};
 use super::object::Object;
+use super::strain::{StrainReport, Strains};
 use super::{journal, wire};
-use crate::plan::diff::{Action, Arms, Point};
+use crate::plan::action::{Action, Arms, Point};
 use crate::plan::{Cgroup, Device, Direction};
 
 /// One attached point.
@@ -36,6 +37,7 @@ pub struct Host {
     lines: Option<Lines>,
     slots: BTreeMap<Point, u32>,
     line_slots: BTreeSet<u32>,
+    strains: Strains,
     cgroup_mount: Option<PathBuf>,
     /// The hierarchy goes on above what we see of it: levels that we count are too small.
     is_hierarchy_cut: bool,
@@ -54,6 +56,7 @@ impl Host {
             lines: None,
             slots: BTreeMap::new(),
             line_slots: BTreeSet::new(),
+            strains: Strains::default(),
             cgroup_mount: cgroup_mount(),
             is_hierarchy_cut: is_in_cgroup_namespace(),
         })
@@ -304,6 +307,12 @@ impl Kernel for Host {
             }
             Action::ClearRule { index, .. } => self.object.set_rule(*index, Rule::default(), false),
             Action::Arm { point, slot, after, .. } => self.arm(point, *slot, after),
+            Action::StartLoad { strain } | Action::SetLimits { strain } => {
+                self.strains.begin(strain)
+            }
+            Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
+                self.strains.end(strain)
+            }
         }
     }
 
@@ -340,6 +349,14 @@ impl Kernel for Host {
             },
         };
         points.iter().filter(|point| !is_there(point)).cloned().collect()
+    }
+
+    fn tend(&mut self) {
+        self.strains.tend();
+    }
+
+    fn strain(&self, id: &str) -> StrainReport {
+        self.strains.report(id)
     }
 
     fn now(&self) -> u64 {

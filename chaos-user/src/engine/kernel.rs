@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use chaos_abi::counter::Counters;
 
 use super::error::EngineError;
+use super::strain::StrainReport;
 use crate::plan::Device;
-use crate::plan::diff::{Action, Point};
+use crate::plan::action::{Action, Point};
 
 /// How a device holds packets back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,13 @@ pub trait Kernel {
 
     /// Those of these points whose device, namespace or cgroup has vanished.
     fn vanished(&self, points: &BTreeSet<Point>) -> BTreeSet<Point>;
+
+    /// Looks after the strains: tells their workers that we live, starts those again that have
+    /// ended, ends what is over. Called with every beat.
+    fn tend(&mut self);
+
+    /// What has become of a strain that was begun.
+    fn strain(&self, id: &str) -> StrainReport;
 
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     fn now(&self) -> u64;

@@ -8,7 +8,7 @@ mod device;
 mod error;
 mod executor;
 pub mod fake;
-mod host;
+pub(crate) mod host;
 mod journal;
 pub mod kernel;
 pub mod line;
@@ -18,6 +18,7 @@ pub mod netns;
 mod object;
 pub mod probe;
 mod report;
+pub mod strain;
 mod sweep;
 pub mod wire;
 
@@ -32,11 +33,13 @@ pub use executor::{Observer, Stage, fault_points, set_fault_point_observer};
 pub use object::ProgramReport;
 pub use report::{load_report, test_run};
 
-use crate::plan::diff::{Action, Arms, Installed, Point, diff, own_point};
+use crate::plan::action::{Action, Arms, Point};
+use crate::plan::diff::{Installed, diff, own_point};
 use crate::plan::{Device, Peers, Plan, peers};
 use host::Host;
 use kernel::Kernel;
 use lock::HostLock;
+use strain::StrainReport;
 
 /// How the engine behaves.
 #[derive(Clone, Debug)]
@@ -66,6 +69,15 @@ pub struct RuleReport {
     pub alive: bool,
 }
 
+/// What everything that was applied did so far.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Rules.
+    pub rules: Vec<RuleReport>,
+    /// Strains.
+    pub strains: Vec<StrainReport>,
+}
+
 /// The engine of this host, or over any [`Kernel`].
 pub struct Engine<K: Kernel = Host> {
     kernel: K,
@@ -73,6 +85,8 @@ pub struct Engine<K: Kernel = Host> {
     /// Queues that no rule needs any more and that still hold packets: until when to wait for
     /// them, in nanoseconds of the kernel's clock.
     leaving: BTreeMap<Device, u64>,
+    /// The last words of strains that [`Engine::disarm`] ended.
+    ended: Vec<StrainReport>,
     lease: Duration,
     _lock: Option<HostLock>,
 }
@@ -129,6 +143,7 @@ impl<K: Kernel> Engine<K> {
             kernel,
             installed: Installed::default(),
             leaving: BTreeMap::new(),
+            ended: Vec::new(),
             lease: options.lease,
             _lock: None,
         }
@@ -180,6 +195,7 @@ impl<K: Kernel> Engine<K> {
         // Queues go later, when what they hold has left.
         actions.retain(|action| !matches!(action, Action::RemoveQueue { .. }));
         executor::execute(&mut self.kernel, &actions)?;
+        self.ended.clear();
         self.leaving.retain(|device, _| !next.queues.contains(device));
         let patience = self.kernel.now().saturating_add(self.longest_ns());
         for device in self.installed.queues.difference(&next.queues) {
@@ -215,6 +231,7 @@ impl<K: Kernel> Engine<K> {
     /// When a map cannot be written.
     pub fn beat(&mut self) -> Result<(), EngineError> {
         self.renew()?;
+        self.kernel.tend();
         self.end_vanished()?;
         self.remove_left()
     }
@@ -225,33 +242,39 @@ impl<K: Kernel> Engine<K> {
         self.kernel.beat(until)
     }
 
-    /// What every rule did so far.
+    /// What every rule and strain did so far.
     ///
     /// # Errors
     /// When a map cannot be read.
-    pub fn report(&self) -> Result<Vec<RuleReport>, EngineError> {
-        let mut reports = Vec::new();
+    pub fn report(&self) -> Result<Report, EngineError> {
+        let mut rules = Vec::new();
         let gone = self.kernel.vanished(&self.points());
         for (id, (index, _, rule)) in &self.installed.rules {
             let point = own_point(rule).filter(|p| self.installed.points.contains_key(p));
             let held = rule.effects.takes_time();
-            reports.push(RuleReport {
+            rules.push(RuleReport {
                 id: id.clone(),
                 counters: self.kernel.counters(*index)?,
                 path: if held { self.kernel.path(&rule.hook.device).as_str() } else { "direct" },
                 alive: point.is_some_and(|p| !gone.contains(&p)),
             });
         }
-        Ok(reports)
+        let mut strains = self.ended.clone();
+        strains.extend(self.installed.strains.keys().map(|id| self.kernel.strain(id)));
+        Ok(Report { rules, strains })
     }
 
-    /// Disarms every rule now. Hooks and queues stay until [`Engine::recover`], counters stay
-    /// readable.
+    /// Disarms every rule and ends every strain now. Hooks and queues stay until
+    /// [`Engine::recover`], counters stay readable.
     ///
     /// # Errors
     /// The first failure, after all have been tried.
     pub fn disarm(&mut self) -> Result<(), EngineError> {
-        self.disarm_these(&self.points())
+        let disarmed = self.disarm_these(&self.points());
+        self.ended.extend(self.installed.strains.keys().map(|id| self.kernel.strain(id)));
+        let strains = std::mem::take(&mut self.installed.strains);
+        let ends: Vec<Action> = strains.values().map(|one| Action::begin(one).undo()).collect();
+        disarmed.and(executor::execute_all(&mut self.kernel, &ends))
     }
 
     fn points(&self) -> BTreeSet<Point> {

@@ -6,7 +6,7 @@ use super::error::EngineError;
 use super::object::ProgramReport;
 use super::{Engine, Options, bpf, probe};
 use crate::plan::Plan;
-use crate::plan::diff::Point;
+use crate::plan::action::Point;
 
 /// Loads and attaches every program once; verified instructions per program.
 ///

@@ -261,8 +261,8 @@ impl Agent {
 
     fn hear(&mut self, news: Option<News>) -> Result<(), AgentError> {
         match news {
-            Some(News::Report(reports)) => {
-                self.reports = reports.into_iter().map(|r| (r.id.clone(), r)).collect();
+            Some(News::Report(report)) => {
+                self.reports = report.rules.into_iter().map(|r| (r.id.clone(), r)).collect();
                 if self.told_at.elapsed() >= TELL {
                     self.told_at = Instant::now();
                     self.tell(true);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::engine::{Engine, EngineError, Options, RuleReport};
+use crate::engine::{Engine, EngineError, Options, Report};
 use crate::plan::Plan;
 
 /// How often the heartbeat is renewed and the counters are read.
@@ -36,12 +36,12 @@ pub enum News {
     Closed(EngineError),
     /// An `apply` has ended.
     Applied(Result<(), EngineError>),
-    /// Once a second: the counters.
-    Report(Vec<RuleReport>),
+    /// Once a second: the counters and figures.
+    Report(Report),
     /// Once a second instead: the heartbeat was not renewed, or the counters were not read.
     Trouble(EngineError),
-    /// The end: the last counters, and whether everything was recovered.
-    Finished(Vec<RuleReport>, Result<(), EngineError>),
+    /// The end: the last counters and figures, and whether everything was recovered.
+    Finished(Report, Result<(), EngineError>),
 }
 
 /// The other end of the line.

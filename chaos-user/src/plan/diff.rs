@@ -5,164 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chaos_abi::limit;
-use serde::Serialize;
 
+use super::action::{Action, Arms, Point};
 use super::peers::PeerTable;
+use super::strain::{Grip, Strain};
 use super::{Cgroup, Device, Direction, Partition, Peers, Plan, Rule};
-
-/// A place in the kernel that carries rules. Ordered by how a packet meets them is not needed:
-/// each packet meets one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub enum Point {
-    /// Everything through a device.
-    Device {
-        /// The device.
-        device: Device,
-        /// Which way.
-        direction: Direction,
-    },
-    /// What leaves through a device from the sockets of one cgroup. Rides on the hook of
-    /// [`Point::Device`].
-    Member {
-        /// The device.
-        device: Device,
-        /// The cgroup.
-        cgroup: Cgroup,
-    },
-    /// The sockets of a cgroup, before any device (the sender of a refused packet gets EPERM).
-    Cgroup {
-        /// The cgroup.
-        cgroup: Cgroup,
-        /// Which way.
-        direction: Direction,
-    },
-}
-
-/// What a point is armed with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Arms {
-    /// Indexes of rules, in order.
-    pub rules: Vec<u32>,
-    /// Some rule delays: packets must leave their sockets behind.
-    pub orphan: bool,
-    /// Levels of the cgroups that are members of this device, as bits.
-    pub cgroup_levels: u32,
-}
-
-/// One effect on the kernel. Named, comparable, and each knows what undoes it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub enum Action {
-    /// Make the peer set `set` hold `after` instead of `before`.
-    ChangePeers {
-        /// Number of the set.
-        set: u32,
-        /// What it holds.
-        before: PeerTable,
-        /// What it shall hold.
-        after: PeerTable,
-    },
-    /// Give a device a queue that keeps departure times.
-    AddQueue {
-        /// The device.
-        device: Device,
-    },
-    /// Take that queue away again.
-    RemoveQueue {
-        /// The device.
-        device: Device,
-    },
-    /// Attach a program, or name a member of a device's hook.
-    AddHook {
-        /// Where.
-        point: Point,
-        /// Its slot.
-        slot: u32,
-    },
-    /// Detach it.
-    RemoveHook {
-        /// Where.
-        point: Point,
-        /// Its slot.
-        slot: u32,
-    },
-    /// Write a rule and clear its counters. It acts as soon as a slot names it.
-    WriteRule {
-        /// Its index.
-        index: u32,
-        /// Its peer set.
-        set: u32,
-        /// The rule.
-        rule: Box<Rule>,
-    },
-    /// Clear a rule.
-    ClearRule {
-        /// Its index.
-        index: u32,
-        /// Its peer set.
-        set: u32,
-        /// The rule that stood there.
-        rule: Box<Rule>,
-    },
-    /// Let a slot name other rules: the moment at which faults begin and end.
-    Arm {
-        /// Where.
-        point: Point,
-        /// Its slot.
-        slot: u32,
-        /// What it names.
-        before: Arms,
-        /// What it shall name.
-        after: Arms,
-    },
-}
-
-impl Action {
-    /// The action's name: a fault point of the crash tests.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::ChangePeers { .. } => "change-peers",
-            Self::AddQueue { .. } => "add-queue",
-            Self::RemoveQueue { .. } => "remove-queue",
-            Self::AddHook { .. } => "add-hook",
-            Self::RemoveHook { .. } => "remove-hook",
-            Self::WriteRule { .. } => "write-rule",
-            Self::ClearRule { .. } => "clear-rule",
-            Self::Arm { .. } => "arm",
-        }
-    }
-
-    /// Every name that [`Action::name`] can return.
-    pub const NAMES: [&'static str; 8] = [
-        "change-peers",
-        "add-queue",
-        "remove-queue",
-        "add-hook",
-        "remove-hook",
-        "write-rule",
-        "clear-rule",
-        "arm",
-    ];
-
-    /// The action that takes this one back.
-    #[must_use]
-    pub fn undo(&self) -> Self {
-        match self.clone() {
-            Self::ChangePeers { set, before, after } => {
-                Self::ChangePeers { set, before: after, after: before }
-            }
-            Self::AddQueue { device } => Self::RemoveQueue { device },
-            Self::RemoveQueue { device } => Self::AddQueue { device },
-            Self::AddHook { point, slot } => Self::RemoveHook { point, slot },
-            Self::RemoveHook { point, slot } => Self::AddHook { point, slot },
-            Self::WriteRule { index, set, rule } => Self::ClearRule { index, set, rule },
-            Self::ClearRule { index, set, rule } => Self::WriteRule { index, set, rule },
-            Self::Arm { point, slot, before, after } => {
-                Self::Arm { point, slot, before: after, after: before }
-            }
-        }
-    }
-}
 
 /// What is in the kernel, as far as this engine put it there.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -175,6 +22,8 @@ pub struct Installed {
     pub points: BTreeMap<Point, (u32, Arms)>,
     /// Devices with a queue or delay line of ours.
     pub queues: BTreeSet<Device>,
+    /// Strains by id.
+    pub strains: BTreeMap<String, Strain>,
 }
 
 /// A plan that does not fit.
@@ -189,6 +38,20 @@ pub enum DiffError {
         needed: usize,
         /// How much there may be.
         limit: usize,
+    },
+    /// One limit of one cgroup cannot have two values.
+    #[error(
+        "{first} and {second} both set {limit} of cgroup {cgroup}; end one of them, or let them follow each other"
+    )]
+    Conflict {
+        /// The limit's field.
+        limit: &'static str,
+        /// The cgroup's path.
+        cgroup: String,
+        /// An experiment.
+        first: String,
+        /// The other.
+        second: String,
     },
 }
 
@@ -401,6 +264,7 @@ pub fn diff(
     }
 
     arm(plan, installed, &mut next, &mut actions)?;
+    strain(plan, installed, &mut next, &mut actions)?;
 
     // Disarm before anything is taken away.
     let mut disarm = Vec::new();
@@ -425,6 +289,39 @@ pub fn diff(
     }
     actions.extend(clean.into_iter().filter(|a| matches!(a, Action::ChangePeers { .. })));
     Ok((actions, next))
+}
+
+/// What has ended goes first: its successor may want the same limit.
+fn strain(
+    plan: &Plan,
+    installed: &Installed,
+    next: &mut Installed,
+    actions: &mut Vec<Action>,
+) -> Result<(), DiffError> {
+    let mut held: BTreeMap<(&Cgroup, &'static str), &Strain> = BTreeMap::new();
+    for strain in &plan.strains {
+        let Grip::Limits(limits) = &strain.grip else { continue };
+        for limit in limits.fields() {
+            if let Some(other) = held.insert((&strain.place.cgroup, limit), strain) {
+                return Err(DiffError::Conflict {
+                    limit,
+                    cgroup: strain.place.cgroup.path.clone(),
+                    first: other.experiment.clone(),
+                    second: strain.experiment.clone(),
+                });
+            }
+        }
+    }
+    next.strains = plan.strains.iter().map(|one| (one.id.clone(), one.clone())).collect();
+    let changed = |from: &BTreeMap<String, Strain>, to: &BTreeMap<String, Strain>| {
+        let others = from.iter().filter(|(id, one)| to.get(*id) != Some(one));
+        others.map(|(_, one)| one.clone()).collect::<Vec<_>>()
+    };
+    let ended = changed(&installed.strains, &next.strains);
+    actions.extend(ended.iter().map(|one| Action::begin(one).undo()));
+    let begun = changed(&next.strains, &installed.strains);
+    actions.extend(begun.iter().map(Action::begin));
+    Ok(())
 }
 
 fn arm(
@@ -462,26 +359,4 @@ fn arm(
         }
     }
     Ok(())
-}
-
-impl Point {
-    /// The point in words.
-    #[must_use]
-    pub fn describe(&self) -> String {
-        let way = |d: &Direction| match d {
-            Direction::Egress => "egress",
-            Direction::Ingress => "ingress",
-        };
-        match self {
-            Self::Device { device, direction } => {
-                format!("{} of {} in {}", way(direction), device.name, device.netns)
-            }
-            Self::Member { device, cgroup } => {
-                format!("egress of cgroup {} through {}", cgroup.path, device.name)
-            }
-            Self::Cgroup { cgroup, direction } => {
-                format!("{} of cgroup {}", way(direction), cgroup.path)
-            }
-        }
-    }
 }

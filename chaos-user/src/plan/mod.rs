@@ -4,19 +4,26 @@
 //! files, clients, async. Everything here is comparable, printable and serialisable, so that
 //! `kfault explain` prints exactly what `kfault run` does.
 
+pub mod action;
 pub mod diff;
 pub mod peers;
+pub mod strain;
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Everything that shall act on one node, sorted by [`Rule::id`].
+use strain::Strain;
+
+/// Everything that shall act on one node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The rules, sorted by id, ids unique.
     pub rules: Vec<Rule>,
+    /// The strains, sorted by id, ids unique.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub strains: Vec<Strain>,
 }
 
 /// One experiment's effect at one hook of one target.
@@ -275,6 +282,14 @@ pub fn bandwidth_queue_ns(bandwidth: &Bandwidth) -> u64 {
 
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+fn is_zero_u32(value: &u32) -> bool {
+    *value == 0
+}
+
+fn is_zero_i32(value: &i32) -> bool {
+    *value == 0
 }
 
 fn is_zero_u64(value: &u64) -> bool {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 use chaos_user::engine::bpf::{Kind, load_empty, test_run};
-use chaos_user::plan::diff::Point;
+use chaos_user::plan::action::Point;
 use chaos_user::plan::{Direction, Peers, Plan, Prefix, Rule};
 use kfault_tests::cgroup;
 use kfault_tests::ns::Ns;

@@ -27,7 +27,7 @@ pub fn apply(engine: &mut Engine, plan: &Plan) -> Result<()> {
 /// A plan of these rules.
 pub fn plan(mut rules: Vec<Rule>) -> Plan {
     rules.sort_by(|a, b| a.id.cmp(&b.id));
-    Plan { rules }
+    Plan { rules, ..Plan::default() }
 }
 
 /// A device of a namespace, as plans name it.

@@ -1,0 +1,96 @@
+//! Strains on this host: workers in targets' cgroups ([`load`]), limits of those cgroups
+//! ([`limits`]).
+//!
+//! Nothing of it outlives the engine by more than its lease. Workers end with the pipe that they
+//! listen at; limits are put back by a guard that listens at one, and by the next start.
+
+pub mod limits;
+pub mod load;
+mod place;
+
+use std::collections::BTreeMap;
+
+pub use place::{Directories, Version};
+
+use self::limits::Held;
+use self::load::Running;
+use super::error::EngineError;
+use crate::api::figures::Figures;
+use crate::plan::strain::{Grip, Strain};
+
+/// What has become of a strain.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StrainReport {
+    /// The strain's id.
+    pub id: String,
+    /// False when its target has vanished.
+    pub is_alive: bool,
+    /// What people should know now, one sentence each: a worker that was killed for want of memory,
+    /// a limit that somebody else has changed.
+    pub notes: Vec<String>,
+    /// What it does, in numbers.
+    pub figures: Figures,
+}
+
+impl StrainReport {
+    /// Of a strain that nothing is known of.
+    #[must_use]
+    pub fn of(id: &str) -> Self {
+        Self { id: id.to_owned(), ..Self::default() }
+    }
+}
+
+/// The strains of this host.
+#[derive(Default)]
+pub struct Strains {
+    loads: BTreeMap<String, Running>,
+    limits: BTreeMap<String, Held>,
+}
+
+impl Strains {
+    /// Lets a strain act.
+    ///
+    /// # Errors
+    /// [`EngineError::Gone`] where the target has vanished, [`EngineError::Unsupported`] where its
+    /// cgroup lacks a controller. Nothing of the strain acts then.
+    pub fn begin(&mut self, strain: &Strain) -> Result<(), EngineError> {
+        let id = strain.id.clone();
+        match &strain.grip {
+            Grip::Load(load) => {
+                self.loads.insert(id, Running::start(strain, load)?);
+            }
+            Grip::Limits(limits) => {
+                self.limits.insert(id, Held::set(strain, limits)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a strain, and returns when nothing of it acts any more.
+    ///
+    /// # Errors
+    /// When a limit cannot be put back.
+    pub fn end(&mut self, strain: &Strain) -> Result<(), EngineError> {
+        if let Some(running) = self.loads.remove(&strain.id) {
+            running.end()?;
+        }
+        if let Some(held) = self.limits.remove(&strain.id) {
+            held.restore()?;
+        }
+        Ok(())
+    }
+
+    /// Once a second.
+    pub fn tend(&mut self) {
+        self.loads.values_mut().for_each(Running::tend);
+        self.limits.values_mut().for_each(Held::tend);
+    }
+
+    /// What has become of a strain.
+    #[must_use]
+    pub fn report(&self, id: &str) -> StrainReport {
+        let load = self.loads.get(id).map(|running| running.report(id));
+        let limits = || self.limits.get(id).map(|held| held.report(id));
+        load.or_else(limits).unwrap_or_else(|| StrainReport::of(id))
+    }
+}
