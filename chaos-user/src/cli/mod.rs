@@ -15,6 +15,7 @@ pub mod explain;
 mod lines;
 mod live;
 mod names;
+mod plot;
 mod report;
 mod run;
 mod session;
