@@ -6,6 +6,7 @@
 
 pub mod limits;
 pub mod load;
+pub mod meter;
 mod place;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,12 @@ impl StrainReport {
     pub fn of(id: &str) -> Self {
         Self { id: id.to_owned(), ..Self::default() }
     }
+}
+
+/// Takes away what a crashed run left behind; says what. The host lock must be held.
+#[must_use]
+pub fn sweep() -> Vec<String> {
+    load::sweep()
 }
 
 /// The strains of this host.
