@@ -58,6 +58,9 @@ pub enum Command {
     /// Do nothing until a signal says to end: what a pod runs that is to fail
     #[command(hide = true)]
     Pause,
+    /// Put limits back when the kfault at the other end of stdin is no more
+    #[command(hide = true)]
+    Guard(Guard),
 }
 
 /// For whom the output is.
@@ -285,6 +288,13 @@ pub struct Completion {
     /// The shell
     #[arg(value_enum)]
     pub shell: Shell,
+}
+
+/// `kfault guard`
+#[derive(Args, Debug)]
+pub struct Guard {
+    /// The engine whose limits it looks after
+    pub engine: String,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

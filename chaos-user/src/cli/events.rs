@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn the_summary_follows_the_contract() {
-        let mut state = State::new(&Plan { rules: vec![sample::rule("a", None)], ..Plan::default() });
+        let mut state =
+            State::new(&Plan { rules: vec![sample::rule("a", None)], ..Plan::default() });
         state.take(vec![sample::report("a", 10, true)], Instant::now());
         let summary = Events::summary(Some(7), Some(&state), Exit::Done);
         assert_eq!(summary["event"], "summary");

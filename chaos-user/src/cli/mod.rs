@@ -12,6 +12,7 @@ mod doctor;
 mod events;
 pub mod exit;
 pub mod explain;
+mod guard;
 mod lines;
 mod live;
 mod names;
@@ -54,6 +55,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Stop(args) => stop::stop(&args),
         Command::Crds(args) => crds::crds(&args),
         Command::Pause => cluster::pause(),
+        Command::Guard(args) => guard::guard(&args),
         Command::Completion(args) => completion(&args),
     }
     .into()

@@ -1,5 +1,6 @@
 //! Takes away what a crashed run left behind: queues with our handle, filters with our name, and
-//! the `clsact` qdiscs of the journal. All of it is inert; foreign state stays as it is.
+//! the `clsact` qdiscs of the journal. All of it is inert; foreign state stays as it is. Limits of
+//! cgroups are put back, where even their guard was killed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,6 +15,7 @@ use super::error::EngineError;
 use super::journal::{self, Entry};
 use super::netlink::{OUR_QUEUE, Rtnl};
 use super::netns::enter_and_run;
+use super::strain::limits;
 use crate::plan::Direction;
 
 /// Every network namespace that has a name or a process: inode → (file, what to call it).
@@ -39,7 +41,7 @@ fn namespaces() -> BTreeMap<u64, (File, String)> {
     found
 }
 
-/// Sweeps every namespace; says what was removed. The host lock must be held.
+/// Sweeps the limits and every namespace; says what was removed. The host lock must be held.
 ///
 /// # Errors
 /// When the journal cannot be rewritten. A namespace that cannot be swept is logged and kept
@@ -47,7 +49,7 @@ fn namespaces() -> BTreeMap<u64, (File, String)> {
 pub fn sweep_all() -> Result<Vec<String>, EngineError> {
     let journal = journal::read();
     let mut kept = Vec::new();
-    let mut removed = Vec::new();
+    let mut removed = limits::sweep()?;
     for (inode, (file, name)) in namespaces() {
         let ours: Vec<Entry> = journal.iter().filter(|e| e.inode == inode).cloned().collect();
         match enter_and_run(&file, || sweep_one(&ours)).and_then(|result| result) {

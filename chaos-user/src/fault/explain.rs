@@ -126,7 +126,8 @@ impl Explained {
                 self.accepted = true;
                 self.warnings.extend(warnings.into_iter().map(place));
                 // What pods do in a cluster is no rule on a host.
-                self.plan = matches!(experiment.fault, Fault::Network(_)).then_some(Plan { rules, ..Plan::default() });
+                self.plan = matches!(experiment.fault, Fault::Network(_))
+                    .then_some(Plan { rules, ..Plan::default() });
             }
             Err(error) => self.errors.push(Problem::from(&error)),
         }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 pub use place::{Directories, Version};
 
-use self::limits::Held;
+use self::limits::{Guard, Held};
 use self::load::Running;
 use super::error::EngineError;
 use crate::api::figures::Figures;
@@ -45,6 +45,8 @@ impl StrainReport {
 pub struct Strains {
     loads: BTreeMap<String, Running>,
     limits: BTreeMap<String, Held>,
+    // After the limits: it goes when they have been put back.
+    guard: Guard,
 }
 
 impl Strains {
@@ -60,7 +62,11 @@ impl Strains {
                 self.loads.insert(id, Running::start(strain, load)?);
             }
             Grip::Limits(limits) => {
-                self.limits.insert(id, Held::set(strain, limits)?);
+                let held = Held::set(&mut self.guard, strain, limits);
+                if self.limits.is_empty() && held.is_err() {
+                    self.guard.end();
+                }
+                self.limits.insert(id, held?);
             }
         }
         Ok(())
@@ -75,13 +81,18 @@ impl Strains {
             running.end()?;
         }
         if let Some(held) = self.limits.remove(&strain.id) {
-            held.restore()?;
+            let restored = held.restore();
+            if self.limits.is_empty() {
+                self.guard.end();
+            }
+            restored?;
         }
         Ok(())
     }
 
     /// Once a second.
     pub fn tend(&mut self) {
+        self.guard.beat();
         self.loads.values_mut().for_each(Running::tend);
         self.limits.values_mut().for_each(Held::tend);
     }
