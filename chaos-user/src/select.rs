@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::api::mode::Mode;
 use crate::plan::Cgroup;
+use crate::plan::strain::Place;
 
 /// A workload that a selector can choose: on a bare host a namespace, unit, cgroup, container or
 /// process; on a cluster a pod. Made by `node`, read by `select` and the lowering of faults.
@@ -26,6 +27,9 @@ pub struct Workload {
     /// The cgroup of everything that lives in the namespace, where there is one: its sockets can
     /// be told that a packet was refused.
     pub sockets: Option<Cgroup>,
+    /// The cgroup of its processes, which loads and limits act on; `None`: it is a network
+    /// namespace and no more.
+    pub place: Option<Place>,
     /// Every device of the namespace.
     pub devices: Vec<String>,
     /// The device of the IPv4 default route, else of the IPv6 one, else the only device that
@@ -41,12 +45,17 @@ impl Workload {
     /// A workload that stands for whatever a selector will choose, for a plan without a host.
     #[must_use]
     pub fn unbound(name: &str) -> Self {
+        Self { place: Some(Place::default()), ..Self::unknown(name) }
+    }
+
+    fn unknown(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             netns: String::new(),
             inode: 0,
             cgroup: None,
             sockets: None,
+            place: None,
             devices: Vec::new(),
             default_device: None,
             addresses: Vec::new(),
@@ -57,7 +66,7 @@ impl Workload {
     /// A workload of another node.
     #[must_use]
     pub fn elsewhere(name: &str, addresses: Vec<IpAddr>) -> Self {
-        Self { addresses, is_elsewhere: true, ..Self::unbound(name) }
+        Self { addresses, is_elsewhere: true, ..Self::unknown(name) }
     }
 
     /// True for what [`Workload::unbound`] makes.

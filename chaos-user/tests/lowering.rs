@@ -16,6 +16,7 @@ fn netns(name: &str, n: u8) -> Workload {
         inode: 1000 + u64::from(n),
         cgroup: None,
         sockets: None,
+        place: None,
         devices: vec!["lo".to_owned(), "eth0".to_owned()],
         default_device: Some("eth0".to_owned()),
         addresses: vec![IpAddr::from([10, 0, 0, n])],

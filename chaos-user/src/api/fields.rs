@@ -147,11 +147,34 @@ impl<'a> Fields<'a> {
         most: u64,
         findings: &mut Findings,
     ) -> Option<u64> {
+        let number = self.whole(name, least.into(), most.into(), findings)?;
+        u64::try_from(number).ok()
+    }
+
+    /// A whole number from `least` to `most`, which may be below zero.
+    pub fn integer(
+        &mut self,
+        name: &'static str,
+        least: i64,
+        most: i64,
+        findings: &mut Findings,
+    ) -> Option<i64> {
+        let number = self.whole(name, least.into(), most.into(), findings)?;
+        i64::try_from(number).ok()
+    }
+
+    fn whole(
+        &mut self,
+        name: &'static str,
+        least: i128,
+        most: i128,
+        findings: &mut Findings,
+    ) -> Option<i128> {
         let value = self.value(name)?;
         let path = self.path(name);
         let allowed = format!("a whole number from {least} to {most}");
         let Value::Number(number) = value else {
-            let text = value.as_str().filter(|text| text.parse::<u64>().is_ok());
+            let text = value.as_str().filter(|text| text.parse::<i64>().is_ok());
             let advice = match text {
                 Some(text) => format!("write it without quotes: {text}"),
                 None => "write a number".to_owned(),
@@ -161,7 +184,7 @@ impl<'a> Fields<'a> {
             return None;
         };
         match whole(number) {
-            Some(n) if (i128::from(least)..=i128::from(most)).contains(&n) => u64::try_from(n).ok(),
+            Some(n) if (least..=most).contains(&n) => Some(n),
             _ => {
                 findings.invalid(&path, value, format!("allowed: {allowed}; write such a number"));
                 None

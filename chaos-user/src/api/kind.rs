@@ -5,8 +5,12 @@ pub const GROUP: &str = "chaos-mesh.org";
 /// Its one version.
 pub const API_VERSION: &str = "chaos-mesh.org/v1alpha1";
 
-/// The group of our own kinds, which nobody writes by hand.
+/// The group of our own kinds.
 pub const OWN_GROUP: &str = "kfault.dev";
+/// Its one version.
+pub const OWN_API_VERSION: &str = "kfault.dev/v1alpha1";
+/// The version of both groups.
+pub const VERSION: &str = "v1alpha1";
 
 /// A kind of the API group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,17 +19,23 @@ pub enum Kind {
     Network,
     /// Faults of pods as a whole.
     Pod,
+    /// Load on processors, memory and disks.
+    Stress,
+    /// Limits of containers: a kind of our own.
+    Throttle,
     /// A kind that exists in the API and that this version does not serve.
     Later(&'static str),
 }
 
 const NETWORK: &str = "NetworkChaos";
 const POD: &str = "PodChaos";
+const STRESS: &str = "StressChaos";
+const THROTTLE: &str = "ThrottleChaos";
 /// What starts experiments by the clock.
 pub const SCHEDULE: &str = "Schedule";
 
 /// Kinds of the API that this version recognises and does not serve.
-const LATER: [&str; 21] = [
+const LATER: [&str; 20] = [
     "AWSChaos",
     "AzureChaos",
     "BlockChaos",
@@ -43,7 +53,6 @@ const LATER: [&str; 21] = [
     "RemoteCluster",
     SCHEDULE,
     "StatusCheck",
-    "StressChaos",
     "TimeChaos",
     "Workflow",
     "WorkflowNode",
@@ -54,7 +63,7 @@ const INTERNAL: [&str; 3] = ["PodHttpChaos", "PodIOChaos", "PodNetworkChaos"];
 
 impl Kind {
     /// The kinds that this version serves.
-    pub const SERVED: [Self; 2] = [Self::Network, Self::Pod];
+    pub const SERVED: [Self; 4] = [Self::Network, Self::Pod, Self::Stress, Self::Throttle];
 
     /// The kind of this name, spelled exactly.
     #[must_use]
@@ -83,15 +92,41 @@ impl Kind {
         match self {
             Self::Network => NETWORK,
             Self::Pod => POD,
+            Self::Stress => STRESS,
+            Self::Throttle => THROTTLE,
             Self::Later(name) => name,
         }
+    }
+
+    /// The API group that it is in.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        match self {
+            Self::Throttle => OWN_GROUP,
+            Self::Network | Self::Pod | Self::Stress | Self::Later(_) => GROUP,
+        }
+    }
+
+    /// `apiVersion` of its objects.
+    #[must_use]
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Throttle => OWN_API_VERSION,
+            Self::Network | Self::Pod | Self::Stress | Self::Later(_) => API_VERSION,
+        }
+    }
+
+    /// `apiVersion` of a kind by its name; that of the public API where there is no such kind.
+    #[must_use]
+    pub fn api_version_of(name: &str) -> &'static str {
+        Self::find(name).map_or(API_VERSION, Self::api_version)
     }
 
     /// The name of a kind that differs from `name` in case only.
     #[must_use]
     pub fn nearly(name: &str) -> Option<&'static str> {
-        let all = [NETWORK, POD].into_iter().chain(LATER);
-        all.into_iter().find(|kind| kind.eq_ignore_ascii_case(name))
+        let mut all = Self::SERVED.map(Self::name).into_iter().chain(LATER);
+        all.find(|kind| kind.eq_ignore_ascii_case(name))
     }
 
     /// The kinds that this version serves, for messages.
@@ -107,10 +142,12 @@ mod tests {
 
     #[test]
     fn every_kind_is_found_by_its_name() {
-        for name in LATER.iter().chain([&NETWORK, &POD]) {
+        for name in LATER.iter().chain(&Kind::SERVED.map(Kind::name)) {
             assert_eq!(Kind::find(name).map(Kind::name), Some(*name));
         }
         assert_eq!(Kind::find("networkchaos"), None);
+        assert_eq!(Kind::api_version_of(THROTTLE), OWN_API_VERSION);
+        assert_eq!(Kind::api_version_of(STRESS), API_VERSION);
         assert_eq!(Kind::nearly("networkchaos"), Some(NETWORK));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, entry};
 use super::finding::Findings;
-use super::kind::{API_VERSION, GROUP, Kind};
+use super::kind::{API_VERSION, Kind, OWN_API_VERSION};
 
 /// Annotation that pauses an experiment, with the literal value `true` only.
 pub const PAUSE: &str = "experiment.chaos-mesh.org/pause";
@@ -44,17 +44,19 @@ impl Metadata {
 pub fn kind(root: &mut Fields<'_>, findings: &mut Findings) -> Option<Kind> {
     let version = root.text("apiVersion", findings).map(str::to_owned);
     let name = root.text("kind", findings).map(str::to_owned);
-    root.require("apiVersion", &format!("allowed: {API_VERSION}"), findings);
+    root.require("apiVersion", &format!("allowed: {API_VERSION}, {OWN_API_VERSION}"), findings);
     root.require("kind", &format!("allowed: {}", Kind::served()), findings);
     let (version, name) = (version?, name?);
-    if version != API_VERSION {
-        let ours = version.split('/').next() == Some(GROUP);
+    let kind = Kind::find(&name);
+    let wanted = kind.map_or(API_VERSION, Kind::api_version);
+    if version != wanted && (kind.is_some() || version != OWN_API_VERSION) {
+        let group = wanted.split('/').next();
+        let ours = version.split('/').next() == group;
         let what =
             if ours { "this version of the group does not exist" } else { "another API group" };
-        findings.invalid("apiVersion", &version, format!("{what}; write {API_VERSION}"));
+        findings.invalid("apiVersion", &version, format!("{what}; write {wanted}"));
         return None;
     }
-    let kind = Kind::find(&name);
     if kind.is_none() {
         let advice = match Kind::nearly(&name) {
             Some(nearly) => format!("did you mean \"{nearly}\"?"),

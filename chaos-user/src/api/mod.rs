@@ -19,6 +19,7 @@ pub mod mode;
 pub mod nodefault;
 pub mod peerset;
 pub mod percent;
+pub mod quantity;
 pub mod rate;
 pub mod selector;
 pub mod status;

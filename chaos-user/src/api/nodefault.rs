@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::figures::Figures;
 use super::peerset::Sets;
 
 /// Group of the kinds that are ours alone.
@@ -47,18 +48,18 @@ pub struct Spec {
     /// node, as far as they matter. Without all of them nothing is done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
-    /// Containers to kill.
+    /// Containers of those pods that are meant, where the experiment acts on containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kills: Vec<Kill>,
+    pub containers: Vec<Container>,
     /// Addresses of every name in the experiment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, Vec<IpAddr>>,
 }
 
-/// A container to kill.
+/// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Kill {
+pub struct Container {
     /// `namespace/name` of its pod.
     pub pod: String,
     /// Uid of its pod.
@@ -67,11 +68,11 @@ pub struct Kill {
     pub node: String,
     /// Its name.
     pub container: String,
-    /// Its id: a container that was restarted has another one.
+    /// Its id, empty while it does not run: a container that was restarted has another one.
     pub id: String,
 }
 
-impl Kill {
+impl Container {
     /// `namespace/pod/container`: the id of its record.
     #[must_use]
     pub fn record(&self) -> String {
@@ -116,6 +117,9 @@ pub struct Status {
     pub records: Vec<NodeRecord>,
     /// What its rules did so far.
     pub rules: Vec<NodeRule>,
+    /// What its strains do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strains: Vec<NodeStrain>,
 }
 
 /// What became of a target.
@@ -157,6 +161,27 @@ pub struct NodeRule {
     pub matched: u64,
     /// Packets that it acted on.
     pub injected: u64,
+}
+
+/// A strain and what it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStrain {
+    /// Its id in the plan.
+    pub strain: String,
+    /// The id of the record that it belongs to.
+    #[serde(default)]
+    pub record: String,
+    /// It in words.
+    pub describes: String,
+    /// What people should know now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Since when it acts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// What it does, in numbers.
+    #[serde(default)]
+    pub figures: Figures,
 }
 
 /// A NodeFault, as far as the node is concerned. Keyed by `namespace/name`.

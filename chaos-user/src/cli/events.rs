@@ -1,10 +1,12 @@
 //! The JSON events of a run, one object per line: a contract with scripts.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Map, Value, json};
 
 use super::clock;
 use super::exit::{Exit, Stop};
-use super::state::{RuleState, State, targets};
+use super::state::{RuleState, Share, State, StrainState};
 
 /// What the events of one run have in common.
 #[derive(Clone, Debug)]
@@ -17,37 +19,49 @@ pub struct Events {
 
 impl Events {
     /// The plan is true.
-    pub fn applied(&self, experiment: &str, rules: &[&RuleState]) -> Value {
-        let planned: Vec<Value> = rules.iter().map(|state| planned(state)).collect();
+    pub fn applied(&self, experiment: &str, share: &Share<'_>) -> Value {
+        let rules: Vec<Value> = share.rules.iter().map(|state| planned(state)).collect();
+        let strains = share.strains.iter().map(|state| strain_planned(state)).collect();
         event(
             "applied",
             experiment.into(),
             json!({
                 "seed": self.seed,
                 "dryRun": self.dry_run,
-                "targets": targets(rules),
-                "rules": planned,
+                "targets": share.targets(),
+                "rules": rules,
             }),
+            strains,
         )
     }
 
-    /// The counters of an experiment's rules. `left` is the seconds that a rule goes on.
-    pub fn counters(&self, experiment: &str, rules: &[(&RuleState, Option<f64>)]) -> Value {
-        let rules: Vec<Value> = rules
-            .iter()
-            .map(|(state, left)| {
-                let mut rule = counted(state);
-                rule.insert("matchedPerSecond".into(), json!(state.rate));
-                rule.insert("secondsLeft".into(), json!(left));
-                Value::Object(rule)
-            })
-            .collect();
-        event("counters", experiment.into(), json!({"rules": rules}))
+    /// Counters and figures of an experiment's share of `state`, with the seconds that each goes on.
+    pub fn counters(
+        &self,
+        experiment: &str,
+        share: &Share<'_>,
+        state: &State,
+        now: Instant,
+    ) -> Value {
+        let rule = |one: &&RuleState| {
+            let mut rule = counted(one);
+            rule.insert("matchedPerSecond".into(), json!(one.rate));
+            rule.insert("secondsLeft".into(), seconds(state.left(one, now)));
+            Value::Object(rule)
+        };
+        let strain = |one: &&StrainState| {
+            let mut strain = strained(one);
+            strain["secondsLeft"] = seconds(state.strain_left(one, now));
+            strain
+        };
+        let rules: Vec<Value> = share.rules.iter().map(rule).collect();
+        let strains = share.strains.iter().map(strain).collect();
+        event("counters", experiment.into(), json!({ "rules": rules }), strains)
     }
 
     /// Nothing of the experiment is left.
     pub fn recovered(&self, experiment: &str, reason: &str) -> Value {
-        event("recovered", experiment.into(), json!({"reason": reason}))
+        event("recovered", experiment.into(), json!({"reason": reason}), Vec::new())
     }
 
     /// Something went wrong. `experiment` is unknown where it is about all of them.
@@ -60,19 +74,20 @@ impl Events {
                 "error": stop.messages.join("; "),
                 "errors": stop.messages,
             }),
+            Vec::new(),
         )
     }
 
     /// The last line of every run.
     pub fn summary(seed: Option<u64>, state: Option<&State>, exit: Exit) -> Value {
-        let rules: Vec<&RuleState> = state.iter().flat_map(|state| &state.rules).collect();
+        let share = state.map(State::all).unwrap_or_default();
         let names: Vec<&str> =
             state.map(|state| state.experiments().into_keys().collect()).unwrap_or_default();
         let experiment = match names.as_slice() {
             [one] => json!(one),
             _ => Value::Null,
         };
-        let counted: Vec<Value> = rules.iter().map(|s| Value::Object(counted(s))).collect();
+        let counted: Vec<Value> = share.rules.iter().map(|s| Value::Object(counted(s))).collect();
         event(
             "summary",
             experiment,
@@ -80,20 +95,25 @@ impl Events {
                 "experiments": names,
                 "seed": seed,
                 "exit": exit.code(),
-                "targets": targets(&rules),
+                "targets": share.targets(),
                 "rules": counted,
             }),
+            share.strains.iter().map(|state| strained(state)).collect(),
         )
     }
 }
 
-fn event(name: &str, experiment: Value, more: Value) -> Value {
+/// An event. Strains are mentioned where there are some.
+fn event(name: &str, experiment: Value, more: Value, strains: Vec<Value>) -> Value {
     let mut object = Map::new();
     object.insert("event".into(), name.into());
     object.insert("time".into(), clock::now().into());
     object.insert("experiment".into(), experiment);
     if let Value::Object(more) = more {
         object.extend(more);
+    }
+    if !strains.is_empty() {
+        object.insert("strains".into(), strains.into());
     }
     Value::Object(object)
 }
@@ -106,6 +126,29 @@ fn planned(state: &RuleState) -> Value {
         "target": rule.target,
         "declared": rule.declared,
     })
+}
+
+fn strain_planned(state: &StrainState) -> Value {
+    let strain = &state.strain;
+    json!({
+        "strain": strain.id,
+        "describes": strain.describes,
+        "target": strain.target,
+        "cgroup": strain.place.cgroup.path,
+    })
+}
+
+fn strained(state: &StrainState) -> Value {
+    let mut object = strain_planned(state);
+    object["experiment"] = json!(state.strain.experiment);
+    object["figures"] = json!(state.figures);
+    object["notes"] = json!(state.notes);
+    object["targetGone"] = json!(state.is_gone);
+    object
+}
+
+fn seconds(left: Option<Duration>) -> Value {
+    json!(left.map(|left| left.as_secs_f64()))
 }
 
 fn counted(state: &RuleState) -> Map<String, Value> {
@@ -140,8 +183,6 @@ fn counted(state: &RuleState) -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::super::state::sample;
     use super::*;
     use crate::plan::Plan;
@@ -150,7 +191,7 @@ mod tests {
     fn the_summary_follows_the_contract() {
         let mut state =
             State::new(&Plan { rules: vec![sample::rule("a", None)], ..Plan::default() });
-        state.take(vec![sample::report("a", 10, true)], Instant::now());
+        state.take(sample::report("a", 10, true), Instant::now());
         let summary = Events::summary(Some(7), Some(&state), Exit::Done);
         assert_eq!(summary["event"], "summary");
         assert_eq!(summary["experiment"], "NetworkChaos/default/web-delay");

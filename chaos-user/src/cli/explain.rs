@@ -10,7 +10,7 @@ use super::say;
 use crate::fault::explain::Problem;
 pub use crate::fault::explain::{Explained, explain};
 use crate::fault::{Refusal, load};
-use crate::plan::{Plan, Rule};
+use crate::plan::Plan;
 
 /// How the command ends: refused when anything is, unable when something is right but not
 /// supported by this version.
@@ -61,11 +61,12 @@ pub fn text(explained: &Explained) -> String {
     for (label, end) in ends {
         row(&mut out, label, end);
     }
-    if let Some(Plan { rules, .. }) = plan {
-        if rules.is_empty() {
+    if let Some(Plan { rules, strains }) = plan {
+        if rules.is_empty() && strains.is_empty() {
             row(&mut out, "plan", "nothing happens");
         }
-        for Rule { describes, .. } in rules {
+        let strains = strains.iter().map(|strain| &strain.describes);
+        for describes in rules.iter().map(|rule| &rule.describes).chain(strains) {
             row(&mut out, "plan", describes);
         }
     }

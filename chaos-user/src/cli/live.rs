@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::clock::for_people;
-use super::state::RuleState;
+use super::state::{RuleState, StrainState};
 
 /// Columns when the terminal does not say.
 const WIDTH: usize = 100;
@@ -101,6 +101,36 @@ pub fn outcome(state: &RuleState) -> String {
     )
 }
 
+/// What a strain does, for a log and at the end.
+#[must_use]
+pub fn strain_line(state: &StrainState) -> String {
+    let figures = &state.figures;
+    let mut parts = Vec::new();
+    if figures.workers > 0 {
+        parts.push(format!("{} of {} workers at work", figures.running, figures.workers));
+        parts.push(format!("{:.1} s of processor time", figures.cpu_seconds));
+        parts.push(format!("{} of memory", megabytes(figures.resident_bytes)));
+    }
+    let counted = [
+        (figures.restarts, "restarts"),
+        (figures.oom_kills, "killed for want of memory"),
+        (u64::from(figures.limits_set), "limits set"),
+        (figures.throttled_periods, "periods throttled"),
+        (figures.memory_high_events, "times slowed down for memory"),
+    ];
+    parts.extend(counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+    if state.is_gone {
+        parts.push("target gone".to_owned());
+    }
+    format!("{}: {}", state.strain.describes, parts.join(", "))
+}
+
+/// Bytes as people read them.
+#[must_use]
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
 fn time_left(state: &RuleState, left: Option<Duration>) -> String {
     match left {
         _ if state.is_gone => "target gone".into(),
@@ -161,7 +191,7 @@ mod tests {
     fn state(rules: usize) -> State {
         let rules = (0..rules).map(|n| sample::rule(&format!("r{n}"), None)).collect();
         let mut state = State::new(&Plan { rules, ..Plan::default() });
-        state.take(vec![sample::report("r0", 1_234_567, true)], Instant::now());
+        state.take(sample::report("r0", 1_234_567, true), Instant::now());
         state
     }
 

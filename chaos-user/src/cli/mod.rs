@@ -16,6 +16,7 @@ mod guard;
 mod lines;
 mod live;
 mod names;
+mod plot;
 mod report;
 mod run;
 mod session;

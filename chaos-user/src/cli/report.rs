@@ -8,6 +8,7 @@ use super::events::Events;
 use super::exit::{Exit, Stop};
 use super::lines::Lines;
 use super::live;
+use super::plot::{self, Course};
 use super::state::{RuleState, State};
 
 /// How often a log that is no terminal gets the counters.
@@ -27,6 +28,8 @@ pub struct Reporter {
     logged_at: Option<Instant>,
     /// The run's only experiment.
     about: Option<String>,
+    /// How targets of strains fare.
+    courses: Vec<Course>,
 }
 
 impl Reporter {
@@ -40,6 +43,7 @@ impl Reporter {
             is_terminal: io::stderr().is_terminal(),
             logged_at: None,
             about: None,
+            courses: Vec::new(),
         })
     }
 
@@ -52,6 +56,17 @@ impl Reporter {
         };
     }
 
+    /// Whether people watch, so that a plot is worth the time before and after.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.output == Output::Text && self.is_terminal
+    }
+
+    /// How targets of strains fare.
+    pub fn courses(&mut self) -> &mut Vec<Course> {
+        &mut self.courses
+    }
+
     /// A message for people.
     pub fn note(&self, text: &str) {
         self.err.line(format!("kfault: {text}"));
@@ -61,32 +76,39 @@ impl Reporter {
     pub fn applied(&mut self, state: &State, took: Duration) {
         self.logged_at = Some(Instant::now());
         if self.output == Output::Json {
-            for (experiment, rules) in state.experiments() {
-                self.out.line(self.events.applied(experiment, &rules).to_string());
+            for (experiment, share) in state.experiments() {
+                self.out.line(self.events.applied(experiment, &share).to_string());
             }
         }
-        let harm = if self.events.dry_run { " (dry run: no packet is harmed)" } else { "" };
-        let rules = match state.rules.len() {
-            1 => "1 rule".to_owned(),
-            n => format!("{n} rules"),
+        let harm = if self.events.dry_run { " (dry run: nothing is harmed)" } else { "" };
+        let counted = |n: usize, what: &str| match n {
+            0 => None,
+            1 => Some(format!("1 {what}")),
+            n => Some(format!("{n} {what}s")),
         };
-        self.note(&format!("applied {rules} in {} ms{harm}; Ctrl-C recovers", took.as_millis()));
+        let all = [counted(state.rules.len(), "rule"), counted(state.strains.len(), "strain")];
+        let all: Vec<String> = all.into_iter().flatten().collect();
+        let (all, took) = (all.join(" and "), took.as_millis());
+        self.note(&format!("applied {all} in {took} ms{harm}; Ctrl-C recovers"));
     }
 
     /// Once a second.
     pub fn progress(&mut self, state: &State, now: Instant) {
         if self.output == Output::Json {
-            for (experiment, rules) in state.experiments() {
-                let rules: Vec<(&RuleState, Option<f64>)> = rules
-                    .into_iter()
-                    .map(|rule| (rule, state.left(rule, now).map(|left| left.as_secs_f64())))
-                    .collect();
-                self.out.latest(experiment, self.events.counters(experiment, &rules).to_string());
+            for (experiment, share) in state.experiments() {
+                let counters = self.events.counters(experiment, &share, state, now);
+                self.out.latest(experiment, counters.to_string());
             }
             return;
         }
         if self.is_terminal {
-            self.err.frame(live::frame(&with_left(state, now), live::terminal_size()));
+            let size = live::terminal_size();
+            let mut frame = Vec::new();
+            if !state.rules.is_empty() {
+                frame = live::frame(&with_left(state, now), size);
+            }
+            frame.extend(plot::frame(&self.courses, size));
+            self.err.frame(frame);
             return;
         }
         if self.logged_at.is_none_or(|at| now.duration_since(at) >= LOG_EVERY) {
@@ -94,9 +116,12 @@ impl Reporter {
             for (rule, left) in with_left(state, now).into_iter().take(LOG_RULES) {
                 self.err.latest(&rule.rule.id, live::line(rule, left));
             }
-            if state.rules.len() > LOG_RULES {
-                let more = state.rules.len() - LOG_RULES;
-                self.err.latest("", format!("… and {more} more rules"));
+            for strain in state.strains.iter().take(LOG_RULES) {
+                self.err.latest(&strain.strain.id, live::strain_line(strain));
+            }
+            let all = state.rules.len().max(state.strains.len());
+            if all > LOG_RULES {
+                self.err.latest("", format!("… and {} more", all - LOG_RULES));
             }
         }
     }
@@ -134,6 +159,12 @@ impl Reporter {
             let applied = state.filter(|state| state.is_applied());
             for rule in applied.iter().flat_map(|state| &state.rules) {
                 self.out.line(live::outcome(rule));
+            }
+            for strain in applied.iter().flat_map(|state| &state.strains) {
+                self.out.line(live::strain_line(strain));
+            }
+            for line in plot::outcome(&self.courses) {
+                self.out.line(line);
             }
         }
         self.out.finish(&give_up);

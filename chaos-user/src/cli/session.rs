@@ -212,8 +212,7 @@ impl Live<'_> {
         loop {
             let left = state.all_left(Instant::now());
             if left == Some(Duration::ZERO) {
-                let is_gone = state.rules.iter().all(|rule| rule.is_gone);
-                return if is_gone && !state.rules.is_empty() { Cause::Gone } else { Cause::Over };
+                return if state.is_all_gone() { Cause::Gone } else { Cause::Over };
             }
             tokio::select! {
                 () = signals.next() => {
@@ -226,10 +225,8 @@ impl Live<'_> {
                     Some(News::Report(report)) => {
                         troubles = 0;
                         let now = Instant::now();
-                        for rule in state.take(report.rules, now) {
-                            reporter.note(&format!(
-                                "{} is gone, rule {} has ended", rule.target, rule.id
-                            ));
+                        for news in state.take(report, now) {
+                            reporter.note(&news);
                         }
                         reporter.progress(state, now);
                     }
@@ -303,7 +300,9 @@ async fn recover(
         tokio::select! {
             news = driver.news.recv() => match news {
                 Some(News::Finished(report, result)) => {
-                    state.take(report.rules, Instant::now());
+                    for news in state.take(report, Instant::now()) {
+                        reporter.note(&news);
+                    }
                     return result.map_err(|error| Stop::one(Exit::Failed, format!(
                         "not everything was recovered: {}; the faults themselves have ended; \
                          `kfault sweep` removes what is left", chain(&error)

@@ -1,11 +1,13 @@
-//! What a run knows about its rules while it goes on. Pure: the clock comes in as an argument.
+//! What a run knows about its rules and strains while it goes on. Pure: the clock comes in as an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chaos_abi::counter::Counters;
 
-use crate::engine::RuleReport;
+use crate::api::figures::Figures;
+use crate::engine::{Report, RuleReport};
+use crate::plan::strain::Strain;
 use crate::plan::{Plan, Rule};
 
 /// One rule and what became of it.
@@ -25,11 +27,35 @@ pub struct RuleState {
     read_at: Option<Instant>,
 }
 
-/// All rules of a run.
+/// One strain and what became of it.
+#[derive(Clone, Debug)]
+pub struct StrainState {
+    /// The strain as planned.
+    pub strain: Strain,
+    /// The last figures.
+    pub figures: Figures,
+    /// What there is to say about it now.
+    pub notes: Vec<String>,
+    /// Its target is gone.
+    pub is_gone: bool,
+}
+
+/// Rules and strains of one experiment, in the plan's order.
+#[derive(Clone, Debug, Default)]
+pub struct Share<'a> {
+    /// Its rules.
+    pub rules: Vec<&'a RuleState>,
+    /// Its strains.
+    pub strains: Vec<&'a StrainState>,
+}
+
+/// Everything of a run.
 #[derive(Clone, Debug)]
 pub struct State {
     /// In the plan's order.
     pub rules: Vec<RuleState>,
+    /// In the plan's order.
+    pub strains: Vec<StrainState>,
     applied_at: Option<Instant>,
 }
 
@@ -45,7 +71,13 @@ impl State {
             is_gone: false,
             read_at: None,
         });
-        Self { rules: rules.collect(), applied_at: None }
+        let strains = plan.strains.iter().map(|strain| StrainState {
+            strain: strain.clone(),
+            figures: Figures::default(),
+            notes: Vec::new(),
+            is_gone: false,
+        });
+        Self { rules: rules.collect(), strains: strains.collect(), applied_at: None }
     }
 
     /// The plan is true from now on.
@@ -59,11 +91,25 @@ impl State {
         self.applied_at.is_some()
     }
 
-    /// Takes in the counters; returns the rules whose target has gone since.
-    pub fn take(&mut self, reports: Vec<RuleReport>, now: Instant) -> Vec<Rule> {
-        let mut gone = Vec::new();
-        for report in reports {
-            let RuleReport { id, counters, path, alive, .. } = report;
+    /// Takes in counters and figures; returns what is new and worth a word: targets that have
+    /// gone, and what strains have to say.
+    pub fn take(&mut self, report: Report, now: Instant) -> Vec<String> {
+        let mut news = Vec::new();
+        for report in report.strains {
+            let Some(state) = self.strains.iter_mut().find(|one| one.strain.id == report.id) else {
+                continue;
+            };
+            let target = &state.strain.target;
+            let new = report.notes.iter().filter(|note| !state.notes.contains(note));
+            news.extend(new.map(|note| format!("{target}: {note}")));
+            if !report.is_alive && !state.is_gone {
+                state.is_gone = true;
+                news.push(format!("{target} is gone, strain {} has ended", state.strain.id));
+            }
+            state.notes = report.notes;
+            state.figures = report.figures;
+        }
+        for RuleReport { id, counters, path, alive, .. } in report.rules {
             let Some(state) = self.rules.iter_mut().find(|state| state.rule.id == id) else {
                 continue;
             };
@@ -79,51 +125,86 @@ impl State {
             state.read_at = Some(now);
             if !alive && !state.is_gone {
                 state.is_gone = true;
-                gone.push(state.rule.clone());
+                let Rule { target, id, .. } = &state.rule;
+                news.push(format!("{target} is gone, rule {id} has ended"));
             }
         }
-        gone
+        news
     }
 
     /// How long the rule goes on; `None` = until it is interrupted.
     #[must_use]
     pub fn left(&self, rule: &RuleState, now: Instant) -> Option<Duration> {
-        if rule.is_gone {
-            return Some(Duration::ZERO);
-        }
-        let duration = rule.rule.duration?;
-        let since = self.applied_at.map_or(Duration::ZERO, |at| now.duration_since(at));
-        Some(duration.saturating_sub(since))
+        self.left_of(rule.is_gone, rule.rule.duration, now)
     }
 
-    /// How long until every rule is over; `None` = until it is interrupted.
+    /// How long the strain goes on; `None` = until it is interrupted.
+    #[must_use]
+    pub fn strain_left(&self, strain: &StrainState, now: Instant) -> Option<Duration> {
+        self.left_of(strain.is_gone, strain.strain.duration, now)
+    }
+
+    fn left_of(&self, is_gone: bool, duration: Option<Duration>, now: Instant) -> Option<Duration> {
+        if is_gone {
+            return Some(Duration::ZERO);
+        }
+        let since = self.applied_at.map_or(Duration::ZERO, |at| now.duration_since(at));
+        Some(duration?.saturating_sub(since))
+    }
+
+    /// True when there was something to act on, and all of it has gone.
+    #[must_use]
+    pub fn is_all_gone(&self) -> bool {
+        let is_anything = !self.rules.is_empty() || !self.strains.is_empty();
+        is_anything
+            && self.rules.iter().all(|rule| rule.is_gone)
+            && self.strains.iter().all(|strain| strain.is_gone)
+    }
+
+    /// How long until everything is over; `None` = until it is interrupted.
     #[must_use]
     pub fn all_left(&self, now: Instant) -> Option<Duration> {
         let mut longest = Duration::ZERO;
         for rule in &self.rules {
             longest = longest.max(self.left(rule, now)?);
         }
+        for strain in &self.strains {
+            longest = longest.max(self.strain_left(strain, now)?);
+        }
         Some(longest)
     }
 
-    /// The experiments in the plan's order, each with its rules.
+    /// The experiments by name, each with its share.
     #[must_use]
-    pub fn experiments(&self) -> BTreeMap<&str, Vec<&RuleState>> {
-        let mut experiments: BTreeMap<&str, Vec<&RuleState>> = BTreeMap::new();
+    pub fn experiments(&self) -> BTreeMap<&str, Share<'_>> {
+        let mut experiments: BTreeMap<&str, Share<'_>> = BTreeMap::new();
         for state in &self.rules {
-            experiments.entry(state.rule.experiment.as_str()).or_default().push(state);
+            experiments.entry(&state.rule.experiment).or_default().rules.push(state);
+        }
+        for state in &self.strains {
+            experiments.entry(&state.strain.experiment).or_default().strains.push(state);
         }
         experiments
     }
+
+    /// All of it.
+    #[must_use]
+    pub fn all(&self) -> Share<'_> {
+        Share { rules: self.rules.iter().collect(), strains: self.strains.iter().collect() }
+    }
 }
 
-/// The targets of these rules, sorted, each once.
-#[must_use]
-pub fn targets(rules: &[&RuleState]) -> Vec<String> {
-    let mut targets: Vec<String> = rules.iter().map(|state| state.rule.target.clone()).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    targets
+impl Share<'_> {
+    /// The targets, sorted, each once.
+    #[must_use]
+    pub fn targets(&self) -> Vec<String> {
+        let rules = self.rules.iter().map(|state| state.rule.target.clone());
+        let strains = self.strains.iter().map(|state| state.strain.target.clone());
+        let mut targets: Vec<String> = rules.chain(strains).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        targets
+    }
 }
 
 #[cfg(test)]
@@ -153,9 +234,10 @@ pub mod sample {
     }
 
     /// Counters of a rule that acted on every second packet.
-    pub fn report(id: &str, matched: u64, alive: bool) -> RuleReport {
+    pub fn report(id: &str, matched: u64, alive: bool) -> Report {
         let counters = Counters { matched, injected: matched / 2, ..Counters::default() };
-        RuleReport { id: id.into(), counters, path: "fq", alive }
+        let rule = RuleReport { id: id.into(), counters, path: "fq", alive };
+        Report { rules: vec![rule], strains: Vec::new() }
     }
 }
 
@@ -188,11 +270,11 @@ mod tests {
         let mut state = state(&[("a", None), ("b", None)]);
         state.applied(start);
         assert_eq!(state.all_left(start), None);
-        let gone = state.take(vec![sample::report("a", 4, false)], start);
+        let gone = state.take(sample::report("a", 4, false), start);
         assert_eq!(gone.len(), 1);
         assert_eq!(state.all_left(start), None);
-        assert!(state.take(vec![sample::report("a", 4, false)], start).is_empty(), "said once");
-        state.take(vec![sample::report("b", 4, false)], start);
+        assert!(state.take(sample::report("a", 4, false), start).is_empty(), "said once");
+        state.take(sample::report("b", 4, false), start);
         assert_eq!(state.all_left(start), Some(Duration::ZERO));
     }
 
@@ -200,9 +282,9 @@ mod tests {
     fn the_rate_is_that_of_the_last_interval() {
         let start = Instant::now();
         let mut state = state(&[("a", None)]);
-        state.take(vec![sample::report("a", 100, true)], start);
+        state.take(sample::report("a", 100, true), start);
         assert_eq!(state.rules[0].rate, 0.0);
-        state.take(vec![sample::report("a", 300, true)], start + Duration::from_secs(2));
+        state.take(sample::report("a", 300, true), start + Duration::from_secs(2));
         assert_eq!(state.rules[0].rate, 100.0);
     }
 }

@@ -65,8 +65,9 @@ pub fn compose(
         let id = experiment.id();
         let mut warnings = experiment.warnings.clone();
         match choose_and_lower(experiment, targets, peers, options) {
-            Ok(Lowered { rules, warnings: more }) => {
+            Ok(Lowered { rules, strains, warnings: more }) => {
                 composed.plan.rules.extend(rules);
+                composed.plan.strains.extend(strains);
                 warnings.extend(more);
             }
             Err(error) => refusal.compose.push(error),
@@ -78,6 +79,7 @@ pub fn compose(
         composed.warnings.push(message.to_owned());
     }
     composed.plan.rules.sort_by(|a, b| a.id.cmp(&b.id));
+    composed.plan.strains.sort_by(|a, b| a.id.cmp(&b.id));
     if refusal == Refusal::default() { Ok(composed) } else { Err(refusal) }
 }
 

@@ -9,6 +9,8 @@ use thiserror::Error;
 use super::network::{self, NetworkChaos};
 use super::pod::PodChaos;
 use super::schedule::Schedule;
+use super::stress::StressChaos;
+use super::throttle::ThrottleChaos;
 use super::{ComposeError, Experiment, Fault};
 use crate::api::document::{Document, DocumentError, Place, documents};
 use crate::api::fields::Fields;
@@ -321,6 +323,14 @@ fn read(
         Kind::Pod => {
             let fields = spec(root, LEAST, findings)?;
             Some(Fault::Pod(Box::new(PodChaos::read(fields, namespace, findings)?)))
+        }
+        Kind::Stress => {
+            let fields = spec(root, "selector, mode and stressors", findings)?;
+            Some(Fault::Stress(Box::new(StressChaos::read(fields, namespace, findings)?)))
+        }
+        Kind::Throttle => {
+            let fields = spec(root, "selector, mode and one limit", findings)?;
+            Some(Fault::Throttle(Box::new(ThrottleChaos::read(fields, namespace, findings)?)))
         }
         Kind::Later(name) => {
             let reason = format!("it serves {} only; remove this document", Kind::served());

@@ -6,12 +6,15 @@
 mod compose;
 pub mod event;
 pub mod explain;
+mod grip;
 pub mod lifecycle;
 mod load;
 pub mod network;
 pub mod on_node;
 pub mod pod;
 pub mod schedule;
+pub mod stress;
+pub mod throttle;
 
 use std::time::Duration;
 
@@ -23,16 +26,19 @@ pub use self::compose::{ComposeError, Composed, compose};
 pub use self::load::{LoadError, Parsed, Refusal, load, parse, parse_object};
 use self::network::NetworkChaos;
 use self::pod::PodChaos;
+use self::stress::StressChaos;
+use self::throttle::ThrottleChaos;
 use crate::api::document::Place;
 use crate::api::duration::GoDuration;
 use crate::api::fields::Fields;
 use crate::api::finding::{Findings, Warning};
-use crate::api::kind::{API_VERSION, Kind};
+use crate::api::kind::Kind;
 use crate::api::metadata::Metadata;
 use crate::api::mode::{Mode, ModeFields};
 use crate::api::selector::Selector;
 use crate::api::written::Written;
 use crate::plan::Rule;
+use crate::plan::strain::Strain;
 use crate::select::Workload;
 
 /// An experiment that was parsed, defaulted and checked.
@@ -55,6 +61,10 @@ pub enum Fault {
     Network(Box<NetworkChaos>),
     /// Faults of pods as a whole.
     Pod(Box<PodChaos>),
+    /// Load on processors, memory and disks.
+    Stress(Box<StressChaos>),
+    /// Limits of containers.
+    Throttle(Box<ThrottleChaos>),
 }
 
 /// `selector`, `mode` and `value`: who may be hit and how many of them.
@@ -91,6 +101,8 @@ impl Experiment {
         match self.fault {
             Fault::Network(_) => Kind::Network,
             Fault::Pod(_) => Kind::Pod,
+            Fault::Stress(_) => Kind::Stress,
+            Fault::Throttle(_) => Kind::Throttle,
         }
     }
 
@@ -106,6 +118,8 @@ impl Experiment {
         match &self.fault {
             Fault::Network(spec) => &spec.source,
             Fault::Pod(spec) => &spec.source,
+            Fault::Stress(spec) => &spec.source,
+            Fault::Throttle(spec) => &spec.source,
         }
     }
 
@@ -114,7 +128,7 @@ impl Experiment {
     pub fn target(&self) -> Option<&Choice> {
         match &self.fault {
             Fault::Network(spec) => spec.target.as_ref(),
-            Fault::Pod(_) => None,
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => None,
         }
     }
 
@@ -122,7 +136,7 @@ impl Experiment {
     #[must_use]
     pub fn is_one_shot(&self) -> bool {
         match &self.fault {
-            Fault::Network(_) => false,
+            Fault::Network(_) | Fault::Stress(_) | Fault::Throttle(_) => false,
             Fault::Pod(spec) => spec.action.is_one_shot(),
         }
     }
@@ -133,6 +147,8 @@ impl Experiment {
         match &self.fault {
             Fault::Network(spec) => spec.kfault.follow,
             Fault::Pod(_) => false,
+            Fault::Stress(spec) => spec.kfault.follow,
+            Fault::Throttle(spec) => spec.follow,
         }
     }
 
@@ -141,11 +157,12 @@ impl Experiment {
     pub fn peer_sides(&self) -> &'static [&'static str] {
         match &self.fault {
             Fault::Network(spec) => spec.peer_sides(),
-            Fault::Pod(_) => &[],
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => &[],
         }
     }
 
-    /// The containers of each pod that it acts on, where it acts on containers.
+    /// The containers of each pod that it acts on, where it acts on containers; an empty list
+    /// means the first one.
     #[must_use]
     pub fn containers(&self) -> Option<&[String]> {
         match &self.fault {
@@ -153,7 +170,15 @@ impl Experiment {
                 Some(&spec.container_names)
             }
             Fault::Network(_) | Fault::Pod(_) => None,
+            Fault::Stress(spec) => Some(&spec.container_names),
+            Fault::Throttle(spec) => Some(&spec.container_names),
         }
+    }
+
+    /// A container that was started again is another one: the one that was meant is dead.
+    #[must_use]
+    pub fn kills_containers(&self) -> bool {
+        self.is_one_shot() && self.containers().is_some()
     }
 
     /// The DNS names at its other end, each once.
@@ -161,7 +186,7 @@ impl Experiment {
     pub fn names(&self) -> Vec<String> {
         match &self.fault {
             Fault::Network(spec) => spec.names(),
-            Fault::Pod(_) => Vec::new(),
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => Vec::new(),
         }
     }
 
@@ -171,6 +196,8 @@ impl Experiment {
         let written = match &self.fault {
             Fault::Network(spec) => spec.duration.as_ref()?,
             Fault::Pod(spec) => spec.duration.as_ref()?,
+            Fault::Stress(spec) => spec.duration.as_ref()?,
+            Fault::Throttle(spec) => spec.duration.as_ref()?,
         };
         Some(written.value.to_std().unwrap_or(Duration::ZERO))
     }
@@ -181,9 +208,11 @@ impl Experiment {
         let spec = match &self.fault {
             Fault::Network(spec) => spec.json(),
             Fault::Pod(spec) => spec.json(),
+            Fault::Stress(spec) => spec.json(),
+            Fault::Throttle(spec) => spec.json(),
         };
         json!({
-            "apiVersion": API_VERSION,
+            "apiVersion": self.kind().api_version(),
             "kind": self.kind().name(),
             "metadata": self.metadata,
             "spec": spec,
@@ -209,6 +238,8 @@ pub struct Options {
 pub struct Lowered {
     /// Its rules, sorted by id.
     pub rules: Vec<Rule>,
+    /// Its strains, sorted by id.
+    pub strains: Vec<Strain>,
     /// What of it does not do what it seems to, on these workloads.
     pub warnings: Vec<Warning>,
 }
@@ -282,6 +313,16 @@ pub enum LowerError {
         /// What works.
         instead: &'static str,
     },
+    /// Loads and limits act on processes.
+    #[error(
+        "{experiment}: {workload} is a network namespace, and loads and limits act on the cgroup of processes; name the workload by unit:, cgroup:, container:, pid: or process:"
+    )]
+    NoCgroup {
+        /// The experiment.
+        experiment: String,
+        /// The workload.
+        workload: String,
+    },
     /// Pods are known to a cluster only.
     #[error(
         "{experiment}: spec.action: \"{action}\" acts on pods through a cluster's API server, which a host has not; apply it with kubectl"
@@ -326,6 +367,8 @@ pub fn lower(
     }
     match &experiment.fault {
         Fault::Network(spec) => network::lower(experiment, spec, sources, peers, options),
+        Fault::Stress(spec) => stress::lower(experiment, spec, sources, options),
+        Fault::Throttle(spec) => throttle::lower(experiment, spec, sources, options),
         Fault::Pod(_) if sources.iter().all(Workload::is_unbound) => Ok(idle),
         Fault::Pod(spec) => Err(LowerError::NeedsCluster {
             experiment: experiment.id(),

@@ -8,6 +8,7 @@ use super::{Experiment, Options, lower};
 use crate::api::nodefault::{NodeRecord, NodeState, Pod, Spec};
 use crate::api::peerset::{self, Peer, Sets};
 use crate::plan::Rule;
+use crate::plan::strain::Strain;
 use crate::select::Workload;
 
 /// The rules of this node, and what is known of its targets before anything is applied.
@@ -15,6 +16,8 @@ use crate::select::Workload;
 pub struct OnNode {
     /// Sorted by id.
     pub rules: Vec<Rule>,
+    /// Sorted by id.
+    pub strains: Vec<Strain>,
     /// Targets of this node: those that can be acted on count as injected once the rules are in
     /// force, the others say why not.
     pub records: Vec<NodeRecord>,
@@ -85,6 +88,34 @@ pub fn on_node(
     out
 }
 
+/// Lowers an experiment that acts on containers. `found` holds the workload of each container of
+/// this node, by its record's id, or why there is none.
+#[must_use]
+pub fn on_containers(
+    experiment: &Experiment,
+    found: &BTreeMap<String, Result<Workload, String>>,
+    options: &Options,
+) -> OnNode {
+    let mut out = OnNode::default();
+    for (id, found) in found {
+        let lowered = found.clone().and_then(|workload| {
+            lower(experiment, &[workload], None, options).map_err(|error| error.to_string())
+        });
+        let (state, message) = match lowered {
+            Ok(lowered) => {
+                out.rules.extend(lowered.rules);
+                out.strains.extend(lowered.strains);
+                (NodeState::Injected, String::new())
+            }
+            Err(message) => (NodeState::Failed, message),
+        };
+        out.records.push(NodeRecord { id: id.clone(), key: ".".to_owned(), state, message });
+    }
+    out.rules.sort_by(|a, b| a.id.cmp(&b.id));
+    out.strains.sort_by(|a, b| a.id.cmp(&b.id));
+    out
+}
+
 /// Everybody on one side of an experiment.
 struct Side<'a> {
     /// Pods of this node.
@@ -139,6 +170,12 @@ impl<'a> Side<'a> {
 #[must_use]
 pub fn name(id: &str) -> String {
     format!("pod:{id}")
+}
+
+/// The name of the workload of a container, as strains carry it.
+#[must_use]
+pub fn container_name(record: &str) -> String {
+    format!("container:{record}")
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn spec(direction: &str, sources: Vec<Pod>, targets: Vec<Pod>, peers: &[&str]) -
         sources,
         targets: Some(targets),
         peers: peers.iter().map(|name| (*name).to_owned()).collect(),
-        kills: Vec::new(),
+        containers: Vec::new(),
         names: BTreeMap::new(),
     }
 }

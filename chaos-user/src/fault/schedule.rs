@@ -11,7 +11,7 @@ use super::load::experiment;
 use crate::api::cron::Cron;
 use crate::api::fields::Fields;
 use crate::api::finding::Findings;
-use crate::api::kind::{API_VERSION, Kind, SCHEDULE};
+use crate::api::kind::{API_VERSION, GROUP, Kind, SCHEDULE};
 use crate::api::metadata::Metadata;
 use crate::select::seed_for;
 
@@ -69,6 +69,11 @@ pub struct Turn {
     pub again: Option<Duration>,
 }
 
+/// The API's list of what a schedule starts is its own: our kinds are not in it.
+fn can_start(kind: Kind) -> bool {
+    kind.is_experiment() && kind.group() == GROUP
+}
+
 impl Schedule {
     /// Reads `spec`. What is started is checked as if it were an object of its own.
     pub fn read(
@@ -89,11 +94,13 @@ impl Schedule {
                 let reason = format!("no such kind; this version starts {}", Kind::served());
                 findings.invalid("spec.type", &written, reason);
             }
-            (Some(written), Some(kind)) if !kind.is_experiment() => {
+            (Some(written), Some(kind)) if !can_start(kind) => {
+                let all = Kind::SERVED.into_iter().filter(|kind| can_start(*kind));
+                let all: Vec<&str> = all.map(Kind::name).collect();
                 findings.unsupported(
                     "spec.type",
                     &written,
-                    format!("it starts {}", Kind::served()),
+                    format!("it starts {}", all.join(", ")),
                 );
             }
             _ => {}
@@ -102,7 +109,7 @@ impl Schedule {
         let most = i64::MAX.unsigned_abs();
         let seconds = fields.number("startingDeadlineSeconds", 1, most, findings);
         let history = fields.number("historyLimit", 1, most, findings).unwrap_or_default();
-        let kind = kind.filter(|kind| kind.is_experiment())?;
+        let kind = kind.filter(|kind| can_start(*kind))?;
         // A block is named after its kind, with capitals of its own.
         let block = spec
             .as_object()

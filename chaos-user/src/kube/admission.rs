@@ -5,7 +5,7 @@ use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, Operation};
 use serde_json::{Value, json};
 
-use crate::api::kind::{API_VERSION, Kind, SCHEDULE};
+use crate::api::kind::{Kind, SCHEDULE};
 use crate::fault::explain::{Explained, explain_object};
 
 /// What is asked.
@@ -39,7 +39,7 @@ pub fn kinds() -> impl Iterator<Item = Kind> {
 /// Path of a webhook: `/validate-chaos-mesh-org-v1alpha1-networkchaos`.
 #[must_use]
 pub fn path(question: Question, kind: Kind) -> String {
-    let group = API_VERSION.replace(['.', '/'], "-");
+    let group = kind.api_version().replace(['.', '/'], "-");
     format!("/{}-{group}-{}", question.word(), kind.name().to_lowercase())
 }
 
@@ -113,7 +113,7 @@ fn whole(request: &AdmissionRequest<DynamicObject>, object: &DynamicObject) -> V
     });
     let namespace = text(&metadata.namespace).or_else(|| text(&request.namespace));
     json!({
-        "apiVersion": API_VERSION,
+        "apiVersion": Kind::api_version_of(&request.kind.kind),
         "kind": request.kind.kind,
         "metadata": {
             "name": name.unwrap_or_else(|| request.name.clone()),
@@ -196,6 +196,7 @@ fn aggregate(all: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::kind::API_VERSION;
 
     fn request(operation: &str, object: Value, old: Value) -> AdmissionRequest<DynamicObject> {
         let kind = object["kind"].clone();

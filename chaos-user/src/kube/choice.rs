@@ -69,13 +69,19 @@ pub fn chosen(
             choose(choice.mode, named.into_iter(), seed)
                 .map_err(|_| "no pod is selected".to_owned())?
         } else {
-            let kept = kept(cache, before, key, experiment.containers().is_some());
+            let kept = kept(cache, before, key, experiment.kills_containers());
             fill_up(choice.mode, kept.map(|pod| (pod.id(), pod)), named.into_iter(), seed)
         };
         for pod in chosen {
             is_anybody = true;
             let parts = match experiment.containers() {
-                Some(names) => containers(pod, names),
+                Some(names) => containers(pod, names)
+                    .into_iter()
+                    .map(|(id, container)| match experiment.kills_containers() {
+                        true => (id, container),
+                        false => (id, pod.uid.clone()),
+                    })
+                    .collect(),
                 None => vec![(pod.id(), pod.uid.clone())],
             };
             for (id, identity) in parts {
@@ -123,9 +129,12 @@ fn kept<'a>(
     })
 }
 
-/// The containers of these names, each with its id, which is empty while it does not run.
+/// The containers of these names, or the first, each with its id, which is empty while it does
+/// not run.
 fn containers(pod: &pods::Pod, names: &[String]) -> Vec<(String, String)> {
+    let first = pod.containers.first().filter(|_| names.is_empty());
     let all = pod.containers.iter().filter(|container| names.contains(&container.name));
+    let all = first.into_iter().chain(all);
     all.map(|container| (format!("{}/{}", pod.id(), container.name), container.id.clone()))
         .collect()
 }

@@ -21,12 +21,10 @@ use crate::api::crd::remote::RemoteCluster;
 use crate::api::crd::schedule::Schedule;
 use crate::api::crd::statuscheck::StatusCheck;
 use crate::api::crd::stress::StressChaos;
+use crate::api::crd::throttle::ThrottleChaos;
 use crate::api::crd::time::TimeChaos;
 use crate::api::crd::workflow::{Workflow, WorkflowNode};
-use crate::api::kind::{GROUP, OWN_GROUP};
-
-/// The one version of both groups.
-const VERSION: &str = "v1alpha1";
+use crate::api::kind::{GROUP, OWN_GROUP, VERSION};
 
 /// A column of `kubectl get`: name, type, path.
 type Column = (&'static str, &'static str, &'static str);
@@ -91,6 +89,7 @@ pub fn all() -> Vec<Value> {
             ..reporting::<NodeFault>()
         },
         Definition { group: OWN_GROUP, ..plain::<PeerSet>() },
+        Definition { group: OWN_GROUP, ..experiment::<ThrottleChaos>(&[DURATION]) },
     ];
     let mut all: Vec<_> = definitions.into_iter().map(|definition| definition.json()).collect();
     all.sort_by_key(|definition| definition["metadata"]["name"].to_string());

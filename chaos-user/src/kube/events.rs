@@ -12,7 +12,7 @@ use kube::{Client, ResourceExt};
 
 use super::cache::Name;
 use super::metrics::Metrics;
-use crate::api::kind::API_VERSION;
+use crate::api::kind::Kind;
 use crate::fault::lifecycle::Event;
 
 /// An event that is not written soon is not worth waiting for.
@@ -62,7 +62,7 @@ fn written(name: &Name, object: &DynamicObject, event: &Event, index: usize) -> 
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: Some(API_VERSION.to_owned()),
+            api_version: Some(Kind::api_version_of(name.kind).to_owned()),
             kind: Some(name.kind.to_owned()),
             name: Some(own),
             namespace,

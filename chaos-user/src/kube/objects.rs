@@ -5,18 +5,15 @@ use kube::core::{GroupVersionKind, ObjectMeta};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::api::kind::{API_VERSION, GROUP, Kind, SCHEDULE};
+use crate::api::kind::{Kind, SCHEDULE, VERSION};
 use crate::api::{nodefault, peerset};
-
-/// Version of the experiments' group.
-const VERSION: &str = "v1alpha1";
 
 /// The resource of an experiment's kind, whose plural is its singular, or of schedules.
 #[must_use]
 pub fn experiments(kind: Kind) -> ApiResource {
     let name = kind.name();
     let plural = if name == SCHEDULE { "schedules".to_owned() } else { name.to_lowercase() };
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(GROUP, VERSION, name), &plural)
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(kind.group(), VERSION, name), &plural)
 }
 
 /// The resource of NodeFaults.
@@ -65,7 +62,7 @@ pub fn split(key: &str) -> (&str, &str) {
 #[must_use]
 pub fn whole(kind: &str, object: &DynamicObject) -> Value {
     json!({
-        "apiVersion": API_VERSION,
+        "apiVersion": Kind::api_version_of(kind),
         "kind": kind,
         "metadata": {
             "name": object.name_any(),

@@ -176,7 +176,7 @@ impl Look {
     /// The uid of the pod that a record means; that of the pod there is, where none is known.
     fn identity(&self, id: &str) -> Option<&str> {
         let is_by_container =
-            self.parsed.experiment.as_ref().is_some_and(|one| one.containers().is_some());
+            self.parsed.experiment.as_ref().is_some_and(Experiment::kills_containers);
         let known = if is_by_container {
             // What is on record for a container is the container's id.
             let asked = self.faults.values().filter_map(|fault| fault.spec.as_ref());

@@ -152,7 +152,7 @@ impl Look {
             metadata["labels"] = json!({ MANAGED: own });
         }
         let child = json!({
-            "apiVersion": API_VERSION,
+            "apiVersion": schedule.kind.api_version(),
             "kind": schedule.kind.name(),
             "metadata": metadata,
             "spec": schedule.block(),

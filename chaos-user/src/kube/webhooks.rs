@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::admission::{self, Question};
 use super::certificate::CONFIGURATION;
 use super::objects;
-use crate::api::kind::{API_VERSION, GROUP, Kind};
+use crate::api::kind::{Kind, VERSION};
 
 /// What is asked about: not a status, a finalizer or a label, so that a controller that does not
 /// answer keeps nothing from ending.
@@ -32,7 +32,6 @@ pub fn configurations() -> [Value; 2] {
 }
 
 fn webhook(question: Question, kind: Kind) -> Value {
-    let version = API_VERSION.trim_start_matches(GROUP).trim_start_matches('/');
     json!({
         "name": admission::name(question, kind),
         "admissionReviewVersions": ["v1"],
@@ -45,8 +44,8 @@ fn webhook(question: Question, kind: Kind) -> Value {
         "failurePolicy": "Fail",
         "matchConditions": [{ "name": "its-meaning", "expression": CONDITION }],
         "rules": [{
-            "apiGroups": [GROUP],
-            "apiVersions": [version],
+            "apiGroups": [kind.group()],
+            "apiVersions": [VERSION],
             "operations": ["CREATE", "UPDATE"],
             "resources": [objects::experiments(kind).plural],
         }],

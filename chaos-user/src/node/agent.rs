@@ -15,13 +15,19 @@ use super::NodeError;
 use super::drive::{Driver, News, Resolved};
 use super::kill::kill;
 use super::local::Host;
+use super::pod_container;
 use super::pods::{self, Pods};
-use crate::api::nodefault::{Answer, NodeRecord, NodeRule, NodeState, Spec, Status, Task, Tasks};
+use crate::api::nodefault::{
+    Answer, NodeRecord, NodeRule, NodeState, NodeStrain, Spec, Status, Task, Tasks,
+};
 use crate::api::peerset::Sets;
+use crate::engine::strain::StrainReport;
 use crate::engine::{EngineError, Options, RuleReport, chain};
 use crate::fault;
-use crate::fault::on_node::{OnNode, name, on_node};
+use crate::fault::on_node::{OnNode, container_name, name, on_containers, on_node};
+use crate::plan::strain::Strain;
 use crate::plan::{Plan, Rule};
+use crate::select::Workload;
 
 /// How often the node is looked at again: pods start and restart without a word to us.
 const LOOK: Duration = Duration::from_secs(2);
@@ -59,6 +65,8 @@ struct Agent {
     resolved: Resolved,
     /// Why tasks could not be applied as a whole.
     refused: BTreeMap<String, (Task, String)>,
+    /// Why strains could not be applied, by their ids.
+    unfit: BTreeMap<String, (Strain, String)>,
     lowered: BTreeMap<String, OnNode>,
     /// Since when tasks have waited for a PeerSet.
     waiting: BTreeMap<String, Instant>,
@@ -66,6 +74,9 @@ struct Agent {
     /// look the same every time.
     durations: BTreeMap<String, (Timestamp, Duration)>,
     reports: BTreeMap<String, RuleReport>,
+    strains: BTreeMap<String, StrainReport>,
+    /// Since when each strain acts.
+    since: BTreeMap<String, (Strain, Timestamp)>,
     /// Counters of rules that were written anew since.
     earlier: BTreeMap<String, (u64, u64)>,
     answers: mpsc::UnboundedSender<Answer>,
@@ -89,10 +100,13 @@ pub async fn serve(
         applied: Plan::default(),
         resolved: Resolved::new(),
         refused: BTreeMap::new(),
+        unfit: BTreeMap::new(),
         lowered: BTreeMap::new(),
         waiting: BTreeMap::new(),
         durations: BTreeMap::new(),
         reports: BTreeMap::new(),
+        strains: BTreeMap::new(),
+        since: BTreeMap::new(),
         earlier: BTreeMap::new(),
         answers,
         told: BTreeMap::new(),
@@ -144,13 +158,16 @@ impl Agent {
             }
         };
         self.refused.retain(|key, (task, _)| self.tasks.get(key) == Some(task));
+        let strains = || lowered.values().flat_map(|one| &one.on_node.strains);
+        self.unfit.retain(|_, (unfit, _)| strains().any(|strain| strain == unfit));
         self.waiting.retain(|key, _| lowered.get(key).is_some_and(|one| one.on_node.waits));
         for (key, _) in lowered.iter().filter(|(_, one)| one.on_node.waits) {
             self.waiting.entry(key.clone()).or_insert_with(Instant::now);
         }
         let keys: Vec<&String> =
             lowered.keys().filter(|key| !self.refused.contains_key(*key)).collect();
-        let (plan, resolved) = together(&lowered, &keys);
+        let is_fit = |strain: &Strain| !self.unfit.contains_key(&strain.id);
+        let (plan, resolved) = together(&lowered, &keys, is_fit);
         if plan != self.applied || resolved != self.resolved {
             match self.apply(plan, resolved).await? {
                 Ok(()) => {}
@@ -187,12 +204,7 @@ impl Agent {
                 let left = Duration::try_from(until.duration_since(now)).unwrap_or_default();
                 self.durations.entry(key.clone()).or_insert((until, left)).1
             });
-            let lowered = if spec.kills.is_empty() {
-                lower(&mut host, &known, (&spec, &sets), duration)
-            } else {
-                killed(&host, &known, &cgroups, &spec)
-            };
-            out.insert(key, lowered);
+            out.insert(key, lower(&mut host, &known, &cgroups, (&spec, &sets), duration));
         }
         Ok(out)
     }
@@ -208,6 +220,7 @@ impl Agent {
             match self.driver.news.recv().await {
                 Some(News::Applied(Ok(()))) => {
                     self.keep_counters(&plan);
+                    self.note_beginnings(&plan);
                     self.applied = plan;
                     self.resolved = resolved;
                     return Ok(Ok(()));
@@ -230,18 +243,39 @@ impl Agent {
         let (mut order, new): (Vec<&String>, Vec<&String>) = lowered.keys().partition(is_in_force);
         order.extend(new);
         let mut good: Vec<&String> = Vec::new();
+        let mut fit: BTreeSet<&str> = BTreeSet::new();
         for key in order {
             good.push(key);
-            let (plan, resolved) = together(lowered, &good);
+            let (plan, resolved) = together(lowered, &good, |one| fit.contains(one.id.as_str()));
             if let Err(error) = self.apply(plan, resolved).await? {
                 good.pop();
                 if let Some(task) = self.tasks.get(key) {
                     let refusal = (task.clone(), chain(&error));
                     self.refused.insert(key.clone(), refusal);
                 }
+                continue;
+            }
+            // A target that cannot be strained must not keep the experiment's others from it.
+            for strain in lowered.get(key).iter().flat_map(|one| &one.on_node.strains) {
+                fit.insert(&strain.id);
+                let (plan, resolved) =
+                    together(lowered, &good, |one| fit.contains(one.id.as_str()));
+                if let Err(error) = self.apply(plan, resolved).await? {
+                    fit.remove(strain.id.as_str());
+                    self.unfit.insert(strain.id.clone(), (strain.clone(), chain(&error)));
+                }
             }
         }
         Ok(())
+    }
+
+    fn note_beginnings(&mut self, plan: &Plan) {
+        self.since.retain(|_, (known, _)| plan.strains.contains(known));
+        self.strains.retain(|id, _| self.since.contains_key(id));
+        for strain in &plan.strains {
+            let now = || (strain.clone(), Timestamp::now());
+            self.since.entry(strain.id.clone()).or_insert_with(now);
+        }
     }
 
     /// A rule that is written anew counts from zero; what it counted before is kept.
@@ -263,6 +297,7 @@ impl Agent {
         match news {
             Some(News::Report(report)) => {
                 self.reports = report.rules.into_iter().map(|r| (r.id.clone(), r)).collect();
+                self.strains = report.strains.into_iter().map(|s| (s.id.clone(), s)).collect();
                 if self.told_at.elapsed() >= TELL {
                     self.told_at = Instant::now();
                     self.tell(true);
@@ -287,8 +322,11 @@ impl Agent {
         for key in self.tasks.keys().cloned().collect::<Vec<_>>() {
             let Some(answer) = self.answer(&key) else { continue };
             let is_news = self.told.get(&key).is_none_or(|told| {
-                let rules = if counters { &told.status.rules } else { &answer.status.rules };
-                let status = Status { rules: rules.clone(), ..told.status.clone() };
+                let mut status = told.status.clone();
+                if !counters {
+                    status.rules.clone_from(&answer.status.rules);
+                    status.strains.clone_from(&answer.status.strains);
+                }
                 (told.is_over, status) != (answer.is_over, answer.status.clone())
             });
             if is_news {
@@ -316,14 +354,17 @@ impl Agent {
                 status.records = one.records.iter().map(failed).collect();
             }
             (Some(one), None) => {
-                status.records.clone_from(&one.records);
+                status.records = one.records.iter().map(|record| self.record(record)).collect();
                 status.rules = one.rules.iter().map(|rule| self.rule(rule)).collect();
+                status.strains =
+                    one.strains.iter().filter_map(|strain| self.strain(strain)).collect();
             }
             (None, _) => {
                 status.records = ended(&task.spec);
                 // The last counters stay readable.
-                status.rules =
-                    self.told.get(key).map(|a| a.status.rules.clone()).unwrap_or_default();
+                let told = self.told.get(key).map(|answer| &answer.status);
+                status.rules = told.map(|told| told.rules.clone()).unwrap_or_default();
+                status.strains = told.map(|told| told.strains.clone()).unwrap_or_default();
             }
         }
         let is = |state| status.records.iter().filter(|record| record.state == state).count();
@@ -335,6 +376,31 @@ impl Agent {
         }
         .to_owned();
         Some(Answer { key: key.to_owned(), status, is_over: lowered.is_none() })
+    }
+
+    /// What became of a target, its strain included.
+    fn record(&self, record: &NodeRecord) -> NodeRecord {
+        let target = container_name(&record.id);
+        let unfit = self.unfit.values().find(|(strain, _)| strain.target == target);
+        match unfit {
+            Some((_, reason)) if record.state == NodeState::Injected => {
+                NodeRecord { state: NodeState::Failed, message: reason.clone(), ..record.clone() }
+            }
+            _ => record.clone(),
+        }
+    }
+
+    fn strain(&self, strain: &Strain) -> Option<NodeStrain> {
+        let (_, since) = self.since.get(&strain.id)?;
+        let report = self.strains.get(&strain.id);
+        Some(NodeStrain {
+            strain: strain.id.clone(),
+            record: strain.target.trim_start_matches("container:").to_owned(),
+            describes: strain.describes.clone(),
+            notes: report.map(|report| report.notes.clone()).unwrap_or_default(),
+            since: Some(*since),
+            figures: report.map(|report| report.figures.clone()).unwrap_or_default(),
+        })
     }
 
     fn rule(&self, rule: &Rule) -> NodeRule {
@@ -378,9 +444,33 @@ impl Agent {
 fn lower(
     host: &mut Host,
     known: &Pods,
+    cgroups: &[String],
     (spec, sets): (&Spec, &Sets),
     duration: Option<Duration>,
 ) -> Lowered {
+    let parsed = fault::parse_object("NodeFault", spec.experiment.clone());
+    let Some(experiment) = parsed.experiment else {
+        // The controller is of another version than this agent.
+        let all: Vec<String> = parsed.errors.iter().map(ToString::to_string).collect();
+        let records = all_failed(spec, &all.join("; "));
+        let on_node = OnNode { records, ..OnNode::default() };
+        return Lowered { on_node, resolved: Resolved::new() };
+    };
+    if experiment.kills_containers() {
+        return killed(host, known, cgroups, spec);
+    }
+    let seed = u64::from(spec.seed);
+    let options = fault::Options { seed, duration, dry_run: false, in_cluster: true };
+    let on_node = if experiment.containers().is_some() {
+        on_containers(&experiment, &containers(host, known, cgroups, spec), &options)
+    } else {
+        on_node(spec, sets, &experiment, &pods(host, known, spec), &options)
+    };
+    Lowered { on_node, resolved: spec.names.clone() }
+}
+
+/// The pods of this node, by their ids.
+fn pods(host: &mut Host, known: &Pods, spec: &Spec) -> BTreeMap<String, Result<Workload, String>> {
     let mut found = BTreeMap::new();
     for pod in spec.sources.iter().chain(spec.targets.iter().flatten()) {
         if pod.node == spec.node && !found.contains_key(&pod.id()) {
@@ -388,29 +478,30 @@ fn lower(
             found.insert(pod.id(), workload);
         }
     }
-    let parsed = fault::parse_object("NodeFault", spec.experiment.clone());
-    let on_node = match parsed.experiment {
-        Some(experiment) => {
-            let seed = u64::from(spec.seed);
-            let options = fault::Options { seed, duration, dry_run: false, in_cluster: true };
-            on_node(spec, sets, &experiment, &found, &options)
-        }
-        // The controller is of another version than this agent.
-        None => OnNode {
-            records: all_failed(
-                spec,
-                &parsed.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-            ),
-            ..OnNode::default()
-        },
-    };
-    Lowered { on_node, resolved: spec.names.clone() }
+    found
+}
+
+/// The containers of this node that are meant, by the ids of their records.
+fn containers(
+    host: &mut Host,
+    known: &Pods,
+    cgroups: &[String],
+    spec: &Spec,
+) -> BTreeMap<String, Result<Workload, String>> {
+    let mut found = BTreeMap::new();
+    for container in spec.containers.iter().filter(|one| one.node == spec.node) {
+        let Some(pod) = spec.sources.iter().find(|pod| pod.uid == container.uid) else { continue };
+        let name = container_name(&container.record());
+        let workload = pod_container::workload(host, known, cgroups, (pod, container), &name);
+        found.insert(container.record(), workload);
+    }
+    found
 }
 
 /// Containers that the task asks to kill: nothing is left to do for the engine.
 fn killed(host: &Host, known: &Pods, cgroups: &[String], spec: &Spec) -> Lowered {
     let mut on_node = OnNode::default();
-    for one in spec.kills.iter().filter(|one| one.node == spec.node) {
+    for one in spec.containers.iter().filter(|one| one.node == spec.node) {
         let done = kill(host, known, cgroups, one);
         on_node.records.push(NodeRecord {
             id: one.record(),
@@ -435,8 +526,8 @@ fn all_failed(spec: &Spec, message: &str) -> Vec<NodeRecord> {
 fn ended(spec: &Spec) -> Vec<NodeRecord> {
     let sources = spec.sources.iter().map(|pod| (".", pod));
     let targets = spec.targets.iter().flatten().map(|pod| (".Target", pod));
-    if !spec.kills.is_empty() {
-        let here = spec.kills.iter().filter(|one| one.node == spec.node);
+    if !spec.containers.is_empty() {
+        let here = spec.containers.iter().filter(|one| one.node == spec.node);
         return here.map(|one| recovered(".", one.record())).collect();
     }
     sources
@@ -450,16 +541,23 @@ fn recovered(key: &str, id: String) -> NodeRecord {
     NodeRecord { id, key: key.to_owned(), state: NodeState::Recovered, message: String::new() }
 }
 
-/// The plan of these tasks.
-fn together(lowered: &BTreeMap<String, Lowered>, keys: &[&String]) -> (Plan, Resolved) {
+/// The plan of these tasks, with those of their strains that are fit.
+fn together(
+    lowered: &BTreeMap<String, Lowered>,
+    keys: &[&String],
+    is_fit: impl Fn(&Strain) -> bool,
+) -> (Plan, Resolved) {
     let mut plan = Plan::default();
     let mut resolved = Resolved::new();
     for one in keys.iter().filter_map(|key| lowered.get(*key)) {
         plan.rules.extend(one.on_node.rules.iter().cloned());
+        let fit = one.on_node.strains.iter().filter(|strain| is_fit(strain));
+        plan.strains.extend(fit.cloned());
         for (name, addresses) in &one.resolved {
             resolved.entry(name.clone()).or_insert_with(|| addresses.clone());
         }
     }
+    plan.strains.sort_by(|a, b| a.id.cmp(&b.id));
     plan.rules.sort_by(|a, b| a.id.cmp(&b.id));
     (plan, resolved)
 }

@@ -1,16 +1,13 @@
 //! Killing a container: a signal to its first process, through no runtime's socket.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
 
-use super::cgroup::base;
-use super::container::id_of;
 use super::local::Host;
+use super::pod_container;
 use super::pods::Pods;
 use super::process;
-use crate::api::nodefault::Kill;
+use crate::api::nodefault::Container;
 
 /// Sends SIGKILL to the first process of a container, unless the container has ended already: a
 /// task that is looked at again kills nothing twice, for a container that was restarted has
@@ -18,19 +15,13 @@ use crate::api::nodefault::Kill;
 ///
 /// # Errors
 /// A sentence for the container's record.
-pub fn kill(host: &Host, pods: &Pods, cgroups: &[String], kill: &Kill) -> Result<(), String> {
-    let Some(pod) = pods.cgroup(&kill.uid) else { return Ok(()) };
-    let inside = cgroups.iter().filter(|path| {
-        path.strip_prefix(pod).is_some_and(|rest| rest.starts_with('/'))
-            && is_of(base(path), &kill.id)
-    });
-    // Containers may make cgroups of their own below; the shortest path is the container's.
-    let Some(path) = inside.min_by_key(|path| path.len()) else { return Ok(()) };
+pub fn kill(host: &Host, pods: &Pods, cgroups: &[String], meant: &Container) -> Result<(), String> {
+    let Some(path) = pod_container::cgroup(pods, cgroups, meant) else { return Ok(()) };
     let failed = |error: &dyn std::fmt::Display| {
-        format!("container {} of {}: cannot be killed: {error}", kill.container, kill.pod)
+        format!("container {} of {}: cannot be killed: {error}", meant.container, meant.pod)
     };
     let pids = host.pids_in_cgroup(path).map_err(|error| failed(&error))?;
-    let Some(first) = first(host.proc(), &pids) else { return Ok(()) };
+    let Some(first) = process::first(host.proc(), &pids) else { return Ok(()) };
     let process = match open(first) {
         Ok(process) => process,
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
@@ -38,28 +29,10 @@ pub fn kill(host: &Host, pods: &Pods, cgroups: &[String], kill: &Kill) -> Result
     };
     // The number may belong to somebody else by now; the descriptor cannot any more.
     let now = process::cgroup(host.proc(), first).map_err(|error| failed(&error))?;
-    if now.is_none_or(|now| !now.contains(&kill.id)) {
+    if now.is_none_or(|now| !now.contains(&meant.id)) {
         return Ok(());
     }
     send(&process).map_err(|error| failed(&error))
-}
-
-/// True for the cgroup directory of a container, by whatever runtime. Its monitor's is none.
-fn is_of(directory: &str, id: &str) -> bool {
-    id_of(directory) == Some(id)
-}
-
-/// The process whose parent is none of them: the container's first one, also where a pod shares
-/// its process namespace.
-fn first(proc: &Path, pids: &[u32]) -> Option<u32> {
-    let is_child = |pid: &&u32| !parent(proc, **pid).is_some_and(|parent| pids.contains(&parent));
-    pids.iter().find(is_child).copied()
-}
-
-fn parent(proc: &Path, pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
-    // The name before it is in parentheses and may contain anything.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn open(pid: u32) -> io::Result<OwnedFd> {
@@ -94,19 +67,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_of_containers_are_known() {
-        let id = "0123456789abcdef".repeat(4);
-        let id = id.as_str();
-        assert!(is_of(id, id));
-        assert!(is_of(&format!("cri-containerd-{id}.scope"), id));
-        assert!(is_of(&format!("crio-{id}.scope"), id));
-        assert!(!is_of(&format!("crio-conmon-{id}.scope"), id));
-        assert!(!is_of(&id[1..], id));
-        assert!(!is_of(&format!("x{id}"), id));
-        assert!(!is_of(id, ""));
-    }
-
-    #[test]
     fn the_first_process_is_found_and_ends() {
         let mut shell = Command::new("sh")
             .args(["-c", "sleep 60 & echo $!; wait"])
@@ -119,7 +79,7 @@ mod tests {
         let child: u32 = line.trim().parse().unwrap();
         let mut pids = [child, shell.id()];
         pids.sort_unstable();
-        assert_eq!(first(Path::new("/proc"), &pids), Some(shell.id()));
+        assert_eq!(process::first(std::path::Path::new("/proc"), &pids), Some(shell.id()));
         for pid in [shell.id(), child] {
             send(&open(pid).unwrap()).unwrap();
         }

@@ -10,6 +10,7 @@ use super::network::{self, Network};
 use super::word::{Word, as_comm, glob};
 use super::{NodeError, container, process, some_of};
 use crate::plan::Cgroup;
+use crate::plan::strain::Place;
 use crate::select::Workload;
 
 /// How many names a message lists.
@@ -73,6 +74,11 @@ pub(super) struct Scope {
     pub(super) netns: PathBuf,
     pub(super) inode: u64,
     pub(super) cgroup: Option<String>,
+    /// The cgroup of its processes, whatever its scope is on the network; `None`: unknown, or the
+    /// root, which nothing acts on.
+    pub(super) home: Option<String>,
+    /// The process with which it ends; 0: none.
+    pub(super) leader: u32,
 }
 
 impl Host {
@@ -132,7 +138,10 @@ impl Host {
     pub fn resolve_into(&mut self, word: &Word, found: &mut Found) -> Result<(), NodeError> {
         for scope in self.scopes(word)? {
             let workload = self.workload(scope)?;
-            let same = |w: &Workload| w.inode == workload.inode && w.cgroup == workload.cgroup;
+            let home = |w: &Workload| w.place.as_ref().map(|place| place.cgroup.clone());
+            let same = |w: &Workload| {
+                (w.inode, &w.cgroup, home(w)) == (workload.inode, &workload.cgroup, home(&workload))
+            };
             if found.workloads.iter().any(same) {
                 continue;
             }
@@ -189,7 +198,8 @@ impl Host {
             .filter_map(|name| {
                 let netns = self.roots.netns.join(name);
                 let inode = fs::metadata(&netns).ok()?.ino();
-                Some(Scope { name: format!("netns:{name}"), netns, inode, cgroup: None })
+                let name = format!("netns:{name}");
+                Some(Scope { name, netns, inode, cgroup: None, home: None, leader: 0 })
             })
             .collect();
         non_empty(word, scopes, || there_is("network namespaces", names.iter().map(String::as_str)))
@@ -276,7 +286,7 @@ impl Host {
             return self.in_cgroup(name, path);
         }
         let netns = process::netns_file(&self.roots.proc, pid);
-        Scope { name, netns, inode, cgroup: None }
+        Scope { name, netns, inode, cgroup: None, home: home(path), leader: 0 }
     }
 
     /// The cgroup at a path, unless it lies too deep to be told from its ancestors.
@@ -287,7 +297,8 @@ impl Host {
 
     pub(super) fn in_cgroup(&self, name: String, path: &str) -> Scope {
         let netns = self.roots.proc.join("self/ns/net");
-        Scope { name, netns, inode: self.own, cgroup: Some(path.into()) }
+        let cgroup = Some(path.into());
+        Scope { name, netns, inode: self.own, cgroup, home: home(path), leader: 0 }
     }
 
     fn of_process(&self, word: &Word, pid: u32) -> Result<Option<Scope>, NodeError> {
@@ -301,11 +312,14 @@ impl Host {
         let Some(inode) = process::netns(&self.roots.proc, pid)? else {
             return Ok(None);
         };
+        let path = process::cgroup(&self.roots.proc, pid)?;
         if inode != self.own {
-            return Ok(Some(self.scope(word.to_string(), inode, pid, "")));
+            let path = path.filter(|path| !path.starts_with("/..")).unwrap_or_default();
+            let scope = self.scope(word.to_string(), inode, pid, &path);
+            return Ok(Some(Scope { leader: pid, ..scope }));
         }
         self.tree(word)?;
-        let Some(path) = process::cgroup(&self.roots.proc, pid)? else {
+        let Some(path) = path else {
             return Ok(None);
         };
         if path.starts_with("/..") {
@@ -314,7 +328,7 @@ impl Host {
                 reason: format!("its cgroup {path} lies outside kfault's own cgroup namespace"),
             });
         }
-        Ok(Some(self.in_cgroup(word.to_string(), &path)))
+        Ok(Some(Scope { leader: pid, ..self.in_cgroup(word.to_string(), &path) }))
     }
 
     fn of_comm(&self, word: &Word, comm: &str) -> Result<Vec<Scope>, NodeError> {
@@ -332,7 +346,9 @@ impl Host {
             let Some(scope) = self.of_process(word, pid)? else {
                 continue;
             };
-            let same = |s: &Scope| s.inode == scope.inode && s.cgroup == scope.cgroup;
+            let same = |s: &Scope| {
+                (s.inode, &s.cgroup, &s.home) == (scope.inode, &scope.cgroup, &scope.home)
+            };
             if !scopes.iter().any(|(_, s)| same(s)) {
                 scopes.push((pid, scope));
             }
@@ -361,7 +377,11 @@ impl Host {
         let hits: Vec<&(&str, &str)> = known.iter().filter(|(id, _)| is_match(id)).collect();
         let short = |id: &str| id.chars().take(12).collect::<String>();
         match hits.as_slice() {
-            [(_, path)] => self.of_cgroup(word.to_string(), path),
+            [(_, path)] => {
+                let scope = self.of_cgroup(word.to_string(), path)?;
+                let leader = process::first(&self.roots.proc, &self.pids_in_cgroup(path)?);
+                Ok(Scope { leader: leader.unwrap_or_default(), ..scope })
+            }
             [] if by_name.is_empty() => Err(NodeError::Nothing {
                 word: word.to_string(),
                 there_is: format!(
@@ -389,7 +409,7 @@ impl Host {
     }
 
     pub(super) fn workload(&mut self, scope: Scope) -> Result<Workload, NodeError> {
-        let Scope { name, netns, inode, cgroup } = scope;
+        let Scope { name, netns, inode, cgroup, home, leader } = scope;
         let cgroup = match cgroup {
             None => None,
             Some(path) => {
@@ -417,6 +437,8 @@ impl Host {
                 Some(found)
             }
         };
+        let home = home.map(|path| self.cgroup(&path)).transpose()?.flatten();
+        let place = home.map(|cgroup| Place { cgroup, leader });
         let network = match self.networks.get(&inode) {
             Some(known) => known.clone(),
             None => {
@@ -434,6 +456,7 @@ impl Host {
             inode,
             cgroup,
             sockets: None,
+            place,
             devices,
             default_device,
             addresses,
@@ -477,6 +500,11 @@ fn non_empty(
         return Err(NodeError::Nothing { word: word.to_string(), there_is: there_is() });
     }
     Ok(scopes)
+}
+
+/// Nothing acts on the root cgroup, which holds every process.
+fn home(path: &str) -> Option<String> {
+    (!matches!(path, "" | "/")).then(|| path.to_owned())
 }
 
 fn there_is<S: Into<String>>(what: &str, names: impl Iterator<Item = S>) -> String {

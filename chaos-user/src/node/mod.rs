@@ -12,6 +12,7 @@ pub mod drive;
 pub mod kill;
 pub mod local;
 pub mod network;
+mod pod_container;
 pub mod pods;
 pub mod process;
 pub mod protect;

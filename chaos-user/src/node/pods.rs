@@ -70,7 +70,8 @@ pub fn workload(host: &mut Host, pods: &Pods, pod: &Pod, name: &str) -> Result<W
         let netns = process::netns(host.proc(), pid).map_err(|error| error.to_string())?;
         let Some(inode) = netns.filter(|inode| !host.is_own_netns(*inode)) else { continue };
         let netns = process::netns_file(host.proc(), pid);
-        let scope = Scope { name: name.to_owned(), netns, inode, cgroup: None };
+        let name = name.to_owned();
+        let scope = Scope { name, netns, inode, cgroup: None, home: None, leader: 0 };
         let workload = host.workload(scope).map_err(|error| error.to_string())?;
         let sockets = host.cgroup(path).map_err(|error| error.to_string())?;
         return Ok(Workload { sockets, ..workload });

@@ -64,3 +64,17 @@ pub fn cgroup(proc: &Path, pid: u32) -> Result<Option<String>, NodeError> {
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
+
+/// The process whose parent is none of them: the container's first one, also where a pod shares
+/// its process namespace.
+#[must_use]
+pub fn first(proc: &Path, pids: &[u32]) -> Option<u32> {
+    let is_child = |pid: &&u32| !parent(proc, **pid).is_some_and(|parent| pids.contains(&parent));
+    pids.iter().find(is_child).copied()
+}
+
+fn parent(proc: &Path, pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
+    // The name before it is in parentheses and may contain anything.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}

@@ -10,6 +10,7 @@ use super::NodeError;
 use super::local::Host;
 use super::process;
 use super::word::as_comm;
+use crate::plan::strain::Strain;
 use crate::plan::{Cgroup, Plan};
 use crate::select::Workload;
 
@@ -59,7 +60,30 @@ impl Protection {
                 self.check_scope(host, &rule.target, hook.device.inode, hook.cgroup.as_ref())?;
             }
         }
+        for strain in &plan.strains {
+            self.check_strain(host, strain)?;
+        }
         Ok(())
+    }
+
+    /// A cgroup whose processes live on other networks than the host's is a container: there only
+    /// the names of `--protect` count.
+    fn check_strain(&self, host: &Host, strain: &Strain) -> Result<(), NodeError> {
+        let path = &strain.place.cgroup.path;
+        let pids = host.pids_in_cgroup(path)?;
+        let is_of_host = |pid: &u32| {
+            process::netns(host.proc(), *pid).ok().flatten().is_some_and(|it| host.is_own_netns(it))
+        };
+        let own: Vec<u32> = pids.iter().copied().filter(is_of_host).collect();
+        let found = self.find(host, &own, &self.always);
+        match found.or_else(|| self.find(host, &pids, &self.extra)) {
+            Some(who) => Err(NodeError::Protected {
+                target: strain.target.clone(),
+                reason: format!("its cgroup {path} holds {who}"),
+                way_out: WAY_OUT,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn check_scope(

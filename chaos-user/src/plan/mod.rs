@@ -81,7 +81,7 @@ pub struct Device {
 }
 
 /// A cgroup of the v2 hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cgroup {
     /// Path below the cgroup2 mount, with a leading slash.
     pub path: String,

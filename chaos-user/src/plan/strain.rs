@@ -33,7 +33,7 @@ pub struct Strain {
 }
 
 /// The cgroup of a target, and its first process.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// Its cgroup of the v2 hierarchy, which exists on hybrid hosts too. The controllers of v1
     /// have a cgroup of the same path, or that which the first process is in.

@@ -28,5 +28,6 @@ pub mod selector;
 pub mod status;
 pub mod statuscheck;
 pub mod stress;
+pub mod throttle;
 pub mod time;
 pub mod workflow;

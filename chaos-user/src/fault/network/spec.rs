@@ -9,6 +9,7 @@ use super::external::External;
 use crate::api::duration::GoDuration;
 use crate::api::fields::Fields;
 use crate::api::finding::Findings;
+use crate::api::rate::Rate;
 use crate::api::written::Written;
 use crate::fault::{Choice, read_duration};
 use crate::plan::{CorruptMode, Partition};
@@ -211,6 +212,30 @@ impl NetworkChaos {
             remote_cluster: remote_cluster.map(str::to_owned),
             kfault,
         })
+    }
+
+    /// A link of this speed for what the sources send.
+    #[must_use]
+    pub fn of_rate(source: Choice, rate: Written<Rate>) -> Self {
+        Self {
+            source,
+            action: Action::Netem,
+            direction: Side::To,
+            target: None,
+            partition_behavior: None,
+            external_targets: Vec::new(),
+            device: None,
+            target_device: None,
+            delay: None,
+            loss: None,
+            duplicate: None,
+            corrupt: None,
+            rate: Some(RateBlock { rate }),
+            bandwidth: None,
+            duration: None,
+            remote_cluster: None,
+            kfault: Extension::default(),
+        }
     }
 
     /// The DNS names among the external targets, each once.

@@ -11,8 +11,8 @@ use super::super::choice::{pod_of, reduced};
 use super::super::server::Way;
 use super::super::{KubeError, objects};
 use super::Look;
-use crate::api::kind::API_VERSION;
-use crate::api::nodefault::{self, FINALIZER as AGENT_FINALIZER, Kill, NODE_LABEL, Pod, Spec};
+use crate::api::kind::Kind;
+use crate::api::nodefault::{self, Container, FINALIZER as AGENT_FINALIZER, NODE_LABEL, Pod, Spec};
 use crate::api::status::{DesiredPhase, Record, Status};
 use crate::fault::{Experiment, lifecycle};
 use crate::select::{pods, seed_for};
@@ -90,7 +90,7 @@ impl Look {
     pub(super) fn chosen_pods(&self, status: &Status, side: &str) -> Vec<&pods::Pod> {
         let chosen = status.kfault.as_ref().map(|summary| &summary.chosen);
         let is_by_container =
-            self.parsed.experiment.as_ref().is_some_and(|one| one.containers().is_some());
+            self.parsed.experiment.as_ref().is_some_and(Experiment::kills_containers);
         let mut known = BTreeSet::new();
         let records = status.experiment.container_records.iter().flatten();
         records
@@ -119,17 +119,25 @@ impl Look {
         let records = || status.experiment.container_records.iter().flatten();
         let sources = self.chosen_pods(status, ".");
         let targets = experiment.target().map(|_| self.chosen_pods(status, ".Target"));
-        let kill = |record: &Record| {
+        let container = |record: &Record| {
             let pod = self.pods.get(pod_of(&record.id)).filter(|_| is_by_container)?;
-            Some(Kill {
+            let name = record.id.rsplit('/').next().unwrap_or_default();
+            // One that is to die is the one that was chosen; else the one there is now is meant.
+            let id = if experiment.kills_containers() {
+                chosen.get(&record.id).cloned()
+            } else {
+                let now = pod.containers.iter().find(|container| container.name == name);
+                now.map(|container| container.id.clone())
+            };
+            Some(Container {
                 pod: pod.id(),
                 uid: pod.uid.clone(),
                 node: pod.node.clone(),
-                container: record.id.rsplit('/').next().unwrap_or_default().to_owned(),
-                id: chosen.get(&record.id).cloned().unwrap_or_default(),
+                container: name.to_owned(),
+                id: id.unwrap_or_default(),
             })
         };
-        let kills: Vec<Kill> = records().filter_map(kill).collect();
+        let containers: Vec<Container> = records().filter_map(container).collect();
         let all = sources.iter().chain(targets.iter().flatten());
         let nodes: BTreeSet<&String> =
             all.map(|pod| &pod.node).filter(|node| !node.is_empty()).collect();
@@ -152,7 +160,7 @@ impl Look {
             sources: here(node, &sources),
             targets: targets.as_deref().map(|all| here(node, all)),
             peers: peers.to_vec(),
-            kills: kills.iter().filter(|kill| kill.node == node).cloned().collect(),
+            containers: containers.iter().filter(|one| one.node == node).cloned().collect(),
             names: self.resolved.clone(),
         };
         nodes.into_iter().map(|node| (node.clone(), spec(node))).collect()
@@ -161,7 +169,7 @@ impl Look {
     /// The experiment, as the owner of what is made for it.
     pub(super) fn owner(&self) -> Value {
         json!({
-            "apiVersion": API_VERSION,
+            "apiVersion": Kind::api_version_of(self.name.kind),
             "kind": self.name.kind,
             "name": objects::split(&self.name.key).1,
             "uid": self.object.uid().unwrap_or_default(),
