@@ -50,6 +50,8 @@ fn main() -> ExitCode {
             args.remove(1);
             return chaos_user::cli::main_with(args);
         }
+        // What a kfault that we are starts for itself.
+        "guard" => return chaos_user::cli::main_with(args),
         "as-kfault-crashing" => match crashing(&mut args) {
             Ok(()) => return chaos_user::cli::main_with(args),
             Err(error) => Err(error),

@@ -62,6 +62,9 @@ pub enum Command {
     /// Use resources in a cgroup until told to end: what the engine starts for a stress experiment
     #[command(hide = true, subcommand)]
     Worker(Worker),
+    /// Put limits back when the kfault at the other end of stdin is no more
+    #[command(hide = true)]
+    Guard(Guard),
 }
 
 /// For whom the output is.
@@ -289,6 +292,13 @@ pub struct Completion {
     /// The shell
     #[arg(value_enum)]
     pub shell: Shell,
+}
+
+/// `kfault guard`
+#[derive(Args, Debug)]
+pub struct Guard {
+    /// The engine whose limits it looks after
+    pub engine: String,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -12,6 +12,7 @@ mod doctor;
 mod events;
 pub mod exit;
 pub mod explain;
+mod guard;
 mod lines;
 mod live;
 mod names;
@@ -57,6 +58,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Crds(args) => crds::crds(&args),
         Command::Pause => cluster::pause(),
         Command::Worker(args) => worker::worker(args),
+        Command::Guard(args) => guard::guard(&args),
         Command::Completion(args) => completion(&args),
     }
     .into()

@@ -40,7 +40,7 @@ fn namespaces() -> BTreeMap<u64, (File, String)> {
     found
 }
 
-/// Sweeps every namespace; says what was removed. The host lock must be held.
+/// Sweeps the limits and every namespace; says what was removed. The host lock must be held.
 ///
 /// # Errors
 /// When the journal cannot be rewritten. A namespace that cannot be swept is logged and kept
@@ -48,7 +48,7 @@ fn namespaces() -> BTreeMap<u64, (File, String)> {
 pub fn sweep_all() -> Result<Vec<String>, EngineError> {
     let journal = journal::read();
     let mut kept = Vec::new();
-    let mut removed = super::strain::sweep();
+    let mut removed = super::strain::sweep()?;
     for (inode, (file, name)) in namespaces() {
         let ours: Vec<Entry> = journal.iter().filter(|e| e.inode == inode).cloned().collect();
         match enter_and_run(&file, || sweep_one(&ours)).and_then(|result| result) {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use place::{Directories, Version};
 
-use self::limits::Held;
+use self::limits::{Guard, Held};
 use self::load::Running;
 use super::error::EngineError;
 use crate::api::figures::Figures;
@@ -42,9 +42,13 @@ impl StrainReport {
 }
 
 /// Takes away what a crashed run left behind; says what. The host lock must be held.
-#[must_use]
-pub fn sweep() -> Vec<String> {
-    load::sweep()
+///
+/// # Errors
+/// When the journal of limits cannot be read or rewritten.
+pub fn sweep() -> Result<Vec<String>, EngineError> {
+    let mut removed = load::sweep();
+    removed.extend(limits::sweep()?);
+    Ok(removed)
 }
 
 /// The strains of this host.
@@ -52,25 +56,37 @@ pub fn sweep() -> Vec<String> {
 pub struct Strains {
     loads: BTreeMap<String, Running>,
     limits: BTreeMap<String, Held>,
+    // After the limits: it goes when they have been put back.
+    guard: Guard,
 }
 
 impl Strains {
-    /// Lets a strain act.
+    /// Lets a strain act. Where its target has vanished nothing does, and [`Strains::report`] says
+    /// so.
     ///
     /// # Errors
-    /// [`EngineError::Gone`] where the target has vanished, [`EngineError::Unsupported`] where its
-    /// cgroup lacks a controller. Nothing of the strain acts then.
+    /// [`EngineError::Unsupported`] where its cgroup lacks a controller, others as they come.
+    /// Nothing of the strain acts then.
     pub fn begin(&mut self, strain: &Strain) -> Result<(), EngineError> {
-        let id = strain.id.clone();
-        match &strain.grip {
-            Grip::Load(load) => {
-                self.loads.insert(id, Running::start(strain, load)?);
-            }
+        let begun = match &strain.grip {
+            Grip::Load(load) => Running::start(strain, load).map(|running| {
+                self.loads.insert(strain.id.clone(), running);
+            }),
             Grip::Limits(limits) => {
-                self.limits.insert(id, Held::set(strain, limits)?);
+                let held = Held::set(&mut self.guard, strain, limits);
+                if self.limits.is_empty() && held.is_err() {
+                    self.guard.end();
+                }
+                held.map(|held| {
+                    self.limits.insert(strain.id.clone(), held);
+                })
             }
+        };
+        match begun {
+            // One target that has vanished keeps the others from nothing.
+            Err(EngineError::Gone { .. }) => Ok(()),
+            begun => begun,
         }
-        Ok(())
     }
 
     /// Ends a strain, and returns when nothing of it acts any more.
@@ -82,13 +98,18 @@ impl Strains {
             running.end()?;
         }
         if let Some(held) = self.limits.remove(&strain.id) {
-            held.restore()?;
+            let restored = held.restore();
+            if self.limits.is_empty() {
+                self.guard.end();
+            }
+            restored?;
         }
         Ok(())
     }
 
     /// Once a second.
     pub fn tend(&mut self) {
+        self.guard.beat();
         self.loads.values_mut().for_each(Running::tend);
         self.limits.values_mut().for_each(Held::tend);
     }
