@@ -31,6 +31,11 @@ fn seconds(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// What is asked of a web server at a name, or at an address of either family.
+pub fn url(host: &str) -> String {
+    if host.contains(':') { format!("http://[{host}]/") } else { format!("http://{host}/") }
+}
+
 /// A cluster with kfault and the application on it.
 pub struct Bench<'a> {
     /// The cluster.
@@ -236,7 +241,7 @@ impl Bench<'_> {
 
     /// The time to connect from the client to an address; `None` when there is no answer.
     pub fn connect(&self, address: &str) -> Result<Option<Duration>> {
-        let url = format!("http://{address}/");
+        let url = url(address);
         let said =
             self.kubectl(&[&["exec", "client", "--", "curl"], &CONNECT[..], &[&url]].concat());
         said.map_or(Ok(None), |text| seconds(&text).map(Some))
@@ -244,7 +249,7 @@ impl Bench<'_> {
 
     /// The same from a node, for which nobody has to ask the API server.
     pub fn connect_from(&self, node: &str, address: &str) -> Result<Duration> {
-        let url = format!("http://{address}/");
+        let url = url(address);
         seconds(&self.on_node(node, "curl", &[&CONNECT[..], &[&url]].concat())?)
     }
 
@@ -329,7 +334,13 @@ fn lengthened(arg: &str, factor: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::lengthened;
+    use super::{lengthened, url};
+
+    #[test]
+    fn an_ipv6_address_stands_in_brackets() {
+        assert_eq!(url("fd00::7"), "http://[fd00::7]/");
+        assert_eq!(url("10.0.0.7"), "http://10.0.0.7/");
+    }
 
     #[test]
     fn time_limits_are_longer_where_a_node_is_emulated() {
