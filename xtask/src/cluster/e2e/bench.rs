@@ -1,5 +1,6 @@
 //! A cluster with kfault and the application on it, and what scenarios do with it.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -31,9 +32,10 @@ fn seconds(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// What is asked of a web server at a name, or at an address of either family.
+/// What is asked of a web server at a name or an address of either family; a port may follow.
 pub fn url(host: &str) -> String {
-    if host.contains(':') { format!("http://[{host}]/") } else { format!("http://{host}/") }
+    let is_six = host.parse::<Ipv6Addr>().is_ok();
+    if is_six { format!("http://[{host}]/") } else { format!("http://{host}/") }
 }
 
 /// A cluster with kfault and the application on it.
@@ -339,7 +341,7 @@ mod tests {
     #[test]
     fn an_ipv6_address_stands_in_brackets() {
         assert_eq!(url("fd00::7"), "http://[fd00::7]/");
-        assert_eq!(url("10.0.0.7"), "http://10.0.0.7/");
+        assert_eq!(url("10.0.0.7:8080"), "http://10.0.0.7:8080/");
     }
 
     #[test]
