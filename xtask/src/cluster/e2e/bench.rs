@@ -23,6 +23,15 @@ const SLACK: Duration = Duration::from_millis(100);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What scenarios make.
+const KINDS: [&str; 6] = [
+    "schedules.chaos-mesh.org",
+    "networkchaos",
+    "podchaos",
+    "iochaos",
+    "stresschaos",
+    "throttlechaos",
+];
 /// curl's arguments for the time to connect.
 const CONNECT: [&str; 7] =
     ["--silent", "--output", "/dev/null", "--max-time", "3", "--write-out", "%{time_connect}"];
@@ -290,7 +299,7 @@ impl Bench<'_> {
 
     /// Nothing of kfault's is left but kfault, and every pod answers.
     pub fn clean(&self) -> Result<()> {
-        for kind in ["schedules.chaos-mesh.org", "networkchaos", "podchaos", "iochaos"] {
+        for kind in KINDS {
             self.kubectl(&["delete", kind, "--all", "--all-namespaces", "--timeout=30s"])?;
         }
         self.until("every NodeFault to go", || {
@@ -311,7 +320,13 @@ impl Bench<'_> {
     pub fn evidence(&self) -> String {
         let mut out = String::new();
         for args in [
-            &["get", "networkchaos,podchaos,schedules,nodefaults,pods", "-A", "-o", "wide"][..],
+            &[
+                "get",
+                "networkchaos,podchaos,stresschaos,throttlechaos,schedules,nodefaults,pods",
+                "-A",
+                "-o",
+                "wide",
+            ][..],
             &["-n", "chaos-mesh", "logs", "-l", "app.kubernetes.io/name=kfault", "--tail=15"],
             &["get", "events", "--sort-by=.lastTimestamp"],
         ] {

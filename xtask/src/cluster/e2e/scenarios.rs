@@ -12,6 +12,7 @@ mod nodes;
 mod served;
 mod server;
 mod shop;
+mod strain;
 mod vm;
 mod walk;
 
@@ -99,6 +100,15 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("two families: an IPv6 prefix at the other end, and one port", dual::external, Full),
     ("between pods: from hits what the target sends, both hits either way", between::netem, Full),
     ("filter mode: pods of other namespaces are not chosen", filter::namespaces, Full),
+    (
+        "stress: one replica is at its limits, its twin and the others are idle",
+        strain::limits_of_one_replica,
+        Ci,
+    ),
+    ("stress: memory as declared, and again when the container is", strain::memory, Ci),
+    ("throttle: a busy container at a tenth of a processor", strain::quota, Ci),
+    ("throttle: a frozen server answers nobody until its time is over", strain::pause, Ci),
+    ("loads and limits end with their agent and come back", strain::agents_are_killed, Full),
     ("contract: conditions, records and events of a whole life", contract::life, Ci),
     ("contract: columns, short names, endpoints", contract::resources, Ci),
     (
