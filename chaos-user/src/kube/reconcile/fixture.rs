@@ -181,7 +181,7 @@ impl Cluster {
                 "phase": "Running", "podIPs": [{ "ip": address }],
                 "containerStatuses": [{
                     "name": "web", "image": "", "imageID": "", "ready": true,
-                    "restartCount": 0, "containerID": format!("containerd://{container}"),
+                    "restartCount": 0, "state": { "running": {} }, "containerID": format!("containerd://{container}"),
                 }],
             },
         });
