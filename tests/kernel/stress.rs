@@ -59,22 +59,10 @@ fn each_cpu_worker_uses_its_share() -> Result<Done> {
     let said = scene.with(&manifest, |kfault| {
         let workers = scene.workers()?;
         ensure!(workers.len() == 2, "2 workers were asked for: {workers:?}");
-        for attempt in 1.. {
-            let shares = shares(&scene, &workers, kfault.pid())?;
-            println!("{shares:.3?}");
-            // What a run does by itself, its events among it.
-            ensure!(shares.kfault <= 1.0, "kfault itself used {:.2} %", shares.kfault);
-            let off = |used: f64, wanted: f64| (used - wanted).abs();
-            let is_exact = shares.used.iter().all(|used| off(*used, 30.0) <= CPU_ERROR)
-                && off(shares.cgroup, 60.0) <= 2.0 * CPU_ERROR;
-            if is_exact {
-                break;
-            }
-            // Nobody gets 30 % where others want all of it; a worker that had to wait for a third
-            // of the time or more is measured again.
-            let is_starved = shares.waited.iter().any(|waited| *waited > 33.0);
-            ensure!(is_starved && attempt < 6, "30 % were asked for: {shares:.2?}");
-        }
+        let shares = exact(&scene, &workers, kfault.pid(), 30.0)?;
+        println!("{shares:.3?}");
+        // What a run does by itself, its events among it.
+        ensure!(shares.kfault <= 1.0, "kfault itself used {:.2} %", shares.kfault);
         Ok(())
     })?;
     let figures = &said["figures"];
@@ -97,6 +85,23 @@ struct Shares {
     cgroup: f64,
     /// Used by kfault itself.
     kfault: f64,
+}
+
+/// The shares of workers, each of which must be this. Nobody gets his share where others want all
+/// of it: a worker that had to wait for a third of the time or more is measured again.
+fn exact(scene: &Scene, workers: &[u32], kfault: u32, wanted: f64) -> Result<Shares> {
+    for attempt in 1.. {
+        let shares = shares(scene, workers, kfault)?;
+        let sum = wanted * workers.len() as f64;
+        let is_exact = shares.used.iter().all(|used| (used - wanted).abs() <= CPU_ERROR)
+            && (shares.cgroup - sum).abs() <= CPU_ERROR * workers.len() as f64;
+        if is_exact {
+            return Ok(shares);
+        }
+        let is_starved = shares.waited.iter().any(|waited| *waited > 33.0);
+        ensure!(is_starved && attempt < 6, "{wanted} % were asked for: {shares:.2?}");
+    }
+    anyhow::bail!("never measured")
 }
 
 fn shares(scene: &Scene, workers: &[u32], kfault: u32) -> Result<Shares> {
@@ -147,11 +152,8 @@ fn a_throttled_worker_does_not_make_up_for_it_for_ever() -> Result<Done> {
         limit_cpu(&scene.target, 100)?;
         // Seconds of work are missing by now; at most 80 ms of them are made up for.
         std::thread::sleep(Duration::from_millis(500));
-        let (before, start) = (used_and_waited(workers[0])?.0, Instant::now());
-        std::thread::sleep(Duration::from_secs(4));
-        let used = used_and_waited(workers[0])?.0 - before;
-        let percent = used as f64 * 100.0 / start.elapsed().as_nanos() as f64;
-        ensure!((percent - 50.0).abs() <= CPU_ERROR, "{percent:.2} % after it was throttled");
+        let shares = exact(&scene, &workers, kfault.pid(), 50.0)?;
+        println!("after it was throttled: {shares:.3?}");
         Ok(())
     })?;
     Ok(Done::Kept)
@@ -187,8 +189,13 @@ fn memory_grows_by_its_size() -> Result<Done> {
         let manifest = Manifest::stress(&json!({"memory": {"workers": workers, "size": text}}));
         let said = scene.with(&manifest, |kfault| {
             ensure_size(grown(&scene, before, size)?, size)?;
-            let resident = figures(kfault)?["residentBytes"].as_u64().context("a figure")?;
-            ensure_size(resident, size)?;
+            // Reports of the time before lie in the queue.
+            let resident = |strain: &serde_json::Value| {
+                strain["figures"]["residentBytes"].as_u64().unwrap_or_default()
+            };
+            let is_whole = |strain: &serde_json::Value| resident(strain) > size / 100 * 98;
+            let said = strain(kfault, Duration::from_secs(10), "its size", is_whole)?;
+            ensure_size(resident(&said), size)?;
             for pid in scene.workers()? {
                 let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
                 let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:"));
@@ -200,7 +207,8 @@ fn memory_grows_by_its_size() -> Result<Done> {
         })?;
         ensure!(said["figures"]["restarts"] == 0, "{said}");
         let left = memory_bytes(&scene.target)?.saturating_sub(before);
-        ensure!(left <= BATCHES, "{left} bytes are left after recovery");
+        // Batches, and what the kernel keeps of processes that have been (slabs).
+        ensure!(left <= 2 * BATCHES, "{left} bytes are left after recovery");
     }
     Ok(Done::Kept)
 }

@@ -114,7 +114,8 @@ fn a_cgroup_that_takes_nobody_is_refused() -> Result<Done> {
     fs::create_dir(&deeper).context("make a cgroup below a threaded one")?;
     let kind = fs::read_to_string(deeper.join("cgroup.type"));
     let run = Run::of(&cpu())?.target(&format!("{}/deeper", below.word()));
-    let done = refused(run, 3, &["\"domain invalid\"", "cpu worker 1 of 2", "the cgroup above it"]);
+    let done =
+        refused(run, 3, &["\"domain invalid\"", " of 2 cannot enter", "the cgroup above it"]);
     fs::remove_dir(&deeper).context("remove the cgroup below a threaded one")?;
     done.with_context(|| format!("cgroup.type: {kind:?}"))?;
     scene.ensure_over("after the refusal")?;

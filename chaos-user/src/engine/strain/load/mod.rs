@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use self::site::LEASE;
 pub use self::size::{bytes, killed_together, memory_limit};
-pub use self::stray::sweep;
+pub use self::stray::{is_worker, sweep};
 
 use self::order::Task;
 use self::seat::{Reason, Seat};
