@@ -41,14 +41,18 @@ use node::Node;
 const CONTROL: &str = "kf-cp";
 /// The address of the control plane, which is the bridge between the nodes.
 const CONTROL_ADDRESS: &str = "10.90.0.1";
+/// The same in IPv6, which every node and pod has beside IPv4.
+const CONTROL_ADDRESS6: &str = "fd00:10:90::1";
 /// Another one of it: the way to a virtual machine that the first one is cut off from.
 const SSH_ADDRESS: &str = "10.90.0.2";
 /// Addresses of Services; the first one is the API server's.
 const SERVICES: &str = "10.96.0.0/16";
+const SERVICES6: &str = "fd00:10:96::/112";
 const API_SERVICE: &str = "10.96.0.1";
 const DNS_SERVICE: &str = "10.96.0.10";
 /// Addresses of all pods; every node has a part of them.
 const PODS: &str = "10.244.0.0/16";
+const PODS6: &str = "fd00:10:244::/48";
 
 /// Options of `cargo xtask cluster`.
 #[derive(clap::Args)]

@@ -173,6 +173,7 @@ http {
     access_log /dev/stdout;
     server {
         listen 80;
+        listen [::]:80;
         root /usr/share/nginx/html;
         # Which pod has answered.
         location = /host {

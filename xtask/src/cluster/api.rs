@@ -33,7 +33,8 @@ impl Api<'_> {
 
     /// Gives a node its range of addresses, so that no controller chooses one for it.
     pub fn assign(&self, node: &Node) -> Result<()> {
-        let patch = json!({"spec": {"podCIDR": node.pods(), "podCIDRs": [node.pods()]}});
+        let ranges = json!([node.pods(), node.pods6()]);
+        let patch = json!({"spec": {"podCIDR": node.pods(), "podCIDRs": ranges}});
         let patch = patch.to_string();
         let kind = "Content-Type: application/merge-patch+json";
         let args = ["--request", "PATCH", "--header", kind, "--data", &patch];

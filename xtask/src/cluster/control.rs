@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{CONTROL, CONTROL_ADDRESS, Cluster, SERVICES, cgroups, network};
+use super::{CONTROL, CONTROL_ADDRESS, Cluster, SERVICES, SERVICES6, cgroups, network};
 
 /// A process of the cluster. It outlives us, unless `up` fails.
 pub struct Daemon {
@@ -38,7 +38,7 @@ impl Control<'_> {
                 "--bind-address=0.0.0.0".into(),
                 "--secure-port=6443".into(),
                 format!("--advertise-address={CONTROL_ADDRESS}"),
-                format!("--service-cluster-ip-range={SERVICES}"),
+                format!("--service-cluster-ip-range={SERVICES},{SERVICES6}"),
                 format!("--tls-cert-file={}", pki("apiserver.crt")),
                 format!("--tls-private-key-file={}", pki("apiserver.key")),
                 format!("--client-ca-file={}", pki("ca.crt")),

@@ -1,5 +1,5 @@
 //! The network: a bridge in the control plane's namespace, one leg of it in every node's. Pods
-//! of different nodes reach each other by plain routes.
+//! of different nodes reach each other by plain routes. Everything has an address of either family.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::node::Node;
-use super::{CONTROL, CONTROL_ADDRESS, SSH_ADDRESS};
+use super::{CONTROL, CONTROL_ADDRESS, CONTROL_ADDRESS6, SSH_ADDRESS};
 use crate::exec;
 
 /// Where `ip netns` keeps names.
@@ -47,12 +47,13 @@ pub fn direct(command: &mut Command) {
 /// Makes all of it.
 pub fn create(nodes: &[Node]) -> Result<()> {
     ip(&["netns", "add", CONTROL])?;
+    route(CONTROL)?;
     ip(&["-n", CONTROL, "link", "set", "lo", "up"])?;
     ip(&["-n", CONTROL, "link", "add", "br0", "type", "bridge"])?;
-    let address = format!("{CONTROL_ADDRESS}/24");
-    ip(&["-n", CONTROL, "address", "add", &address, "dev", "br0"])?;
+    for address in [format!("{CONTROL_ADDRESS}/24"), format!("{CONTROL_ADDRESS6}/64")] {
+        ip(&["-n", CONTROL, "address", "add", &address, "dev", "br0"])?;
+    }
     ip(&["-n", CONTROL, "link", "set", "br0", "up"])?;
-    forward(CONTROL)?;
     for node in nodes {
         let (space, name, port) = (node.namespace(), node.name(), port(node));
         if node.is_vm() {
@@ -63,24 +64,29 @@ pub fn create(nodes: &[Node]) -> Result<()> {
             continue;
         }
         ip(&["netns", "add", &space])?;
+        route(&space)?;
         ip(&[
             "-n", CONTROL, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
             &space,
         ])?;
         ip(&["-n", CONTROL, "link", "set", &port, "master", "br0", "up", "alias", &name])?;
-        let address = format!("{}/24", node.address());
         ip(&["-n", &space, "link", "set", "lo", "up"])?;
-        ip(&["-n", &space, "address", "add", &address, "dev", "eth0"])?;
+        for address in [format!("{}/24", node.address()), format!("{}/64", node.address6())] {
+            ip(&["-n", &space, "address", "add", &address, "dev", "eth0"])?;
+        }
         ip(&["-n", &space, "link", "set", "eth0", "up"])?;
-        ip(&["-n", &space, "route", "add", "default", "via", CONTROL_ADDRESS])?;
-        forward(&space)?;
+        for gateway in [CONTROL_ADDRESS, CONTROL_ADDRESS6] {
+            ip(&["-n", &space, "route", "add", "default", "via", gateway])?;
+        }
     }
     for node in nodes {
         // The default route would do for nodes, by a detour through the control plane.
         let others = nodes.iter().filter(|other| *other != node && !other.is_vm());
         let from = others.map(Node::namespace).chain([CONTROL.to_owned()]);
         for space in from {
-            ip(&["-n", &space, "route", "add", &node.pods(), "via", &node.address()])?;
+            for (pods, gateway) in node.routes() {
+                ip(&["-n", &space, "route", "add", &pods, "via", &gateway])?;
+            }
         }
     }
     Ok(())
@@ -91,9 +97,12 @@ pub fn port(node: &Node) -> String {
     format!("p-{}", node.name())
 }
 
-fn forward(name: &str) -> Result<()> {
-    let script = "echo 1 >/proc/sys/net/ipv4/ip_forward";
-    exec::read(inside(name)?.args(["sh", "-c", script])).map(|_| ())
+/// Makes a router of a namespace that has no devices yet. Nobody else has its addresses: they are
+/// used at once, and not after a second of asking around for duplicates.
+fn route(name: &str) -> Result<()> {
+    let script = "cd /proc/sys/net; echo 1 >ipv4/ip_forward; echo 1 >ipv6/conf/all/forwarding; \
+        echo 0 >ipv6/conf/default/accept_dad";
+    exec::read(inside(name)?.args(["sh", "-ec", script])).map(|_| ())
 }
 
 fn path(name: &str) -> PathBuf {

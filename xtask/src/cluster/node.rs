@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::cgroups::{self, Hierarchy};
 use super::control::Daemon;
-use super::settings::{Runtime, Settings};
+use super::settings::{self, Runtime, Settings};
 use super::{Cluster, network, vm_node};
 use crate::exec;
 
@@ -24,6 +24,9 @@ pub const PLACES: [&str; 5] = [
     "/var/log/pods",
     "/var/log/containers",
 ];
+
+/// The CNI plugins that a node needs.
+const PLUGINS: [&str; 3] = ["ptp", "host-local", "loopback"];
 
 /// Names of namespaces and cgroups of nodes start like this.
 pub const PREFIX: &str = "kf-node-";
@@ -77,14 +80,31 @@ impl Node {
         format!("10.90.0.{}", 10 + self.number)
     }
 
+    /// The same in IPv6.
+    pub fn address6(&self) -> String {
+        format!("fd00:10:90::{}", 10 + self.number)
+    }
+
     /// The addresses of its pods.
     pub fn pods(&self) -> String {
         format!("10.244.{}.0/24", self.number)
     }
 
+    /// The same in IPv6.
+    pub fn pods6(&self) -> String {
+        format!("fd00:10:244:{}::/64", self.number)
+    }
+
+    /// How others reach its pods: what is there, and by which of its addresses.
+    pub fn routes(&self) -> [(String, String); 2] {
+        [(self.pods(), self.address()), (self.pods6(), self.address6())]
+    }
+
     /// Whether an address is one of its pods'.
     pub fn has(&self, address: &str) -> bool {
-        self.pods().strip_suffix("0/24").is_some_and(|network| address.starts_with(network))
+        let (pods, pods6) = (self.pods(), self.pods6());
+        let networks = [pods.strip_suffix("0/24"), pods6.strip_suffix(":/64")];
+        networks.into_iter().flatten().any(|network| address.starts_with(network))
     }
 
     /// Starts it. The kubelet waits for the file `api-is-ready`.
@@ -107,10 +127,12 @@ impl Node {
             place: &own,
             authority: &cluster.file("pki").join("ca.crt"),
             proxy: &cluster.kubeconfig("kube-proxy"),
-            plugins: &plugins,
             runtime: Runtime::Beside { snapshotter: snapshotter(&own)? },
         };
         settings.write(&own)?;
+        for name in PLUGINS {
+            symlink(plugins.join(name), own.join(settings::PLUGINS).join(name))?;
+        }
         let script = own.join("node.sh");
         fs::write(&script, SCRIPT)?;
 
@@ -121,7 +143,8 @@ impl Node {
         // A namespace of cgroups starts at the cgroup that its first process is in.
         command.args(["unshare", "--mount", "--cgroup", "--uts", "--ipc", "--pid", "--fork"]);
         command.args(["--mount-proc", "--kill-child", "--propagation", "slave", "sh"]);
-        command.arg(script).arg(&cluster.state).arg(self.name()).arg(self.address()).arg(hyperkube);
+        command.arg(script).arg(&cluster.state).arg(self.name());
+        command.arg(format!("{},{}", self.address(), self.address6())).arg(hyperkube);
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -177,7 +200,7 @@ pub fn plugins() -> Option<PathBuf> {
     ["/usr/lib/cni", "/usr/libexec/cni", "/opt/cni/bin"]
         .map(PathBuf::from)
         .into_iter()
-        .find(|folder| ["ptp", "host-local", "loopback"].iter().all(|p| folder.join(p).is_file()))
+        .find(|folder| PLUGINS.iter().all(|name| folder.join(name).is_file()))
 }
 
 /// An overlay cannot lie on an overlay, which is what we have inside of a container.
@@ -199,6 +222,7 @@ mod tests {
             (node.address().as_str(), node.pods().as_str()),
             ("10.90.0.12", "10.244.2.0/24")
         );
+        assert_eq!(node.routes()[1], ("fd00:10:244:2::/64".into(), "fd00:10:90::12".into()));
     }
 
     #[test]
@@ -208,7 +232,9 @@ mod tests {
         assert_eq!(names, ["node-a", "node-b", "vm-a"]);
         assert!(nodes[2].is_vm() && !nodes[0].is_vm() && nodes[2] == Node::new(nodes[2].number()));
         assert_eq!(nodes[2].namespace(), "kf-node-vm-a");
-        assert!(nodes[2].has("10.244.20.7") && !nodes[1].has("10.244.20.7"));
+        for pod in ["10.244.20.7", "fd00:10:244:20::7"] {
+            assert!(nodes[2].has(pod) && !nodes[1].has(pod), "{pod}");
+        }
     }
 
     #[test]

@@ -2,12 +2,12 @@
 # The first process of a node: it starts in the node's namespaces, sets up the node's mounts, runs
 # containerd, kubelet and kube-proxy, and waits. When it ends, the kernel ends all of the node.
 #
-#   node.sh STATE NAME ADDRESS HYPERKUBE
+#   node.sh STATE NAME ADDRESSES HYPERKUBE
 #
 # STATE/cgroups has the cgroup hierarchies (place, file system, options), STATE/places the folders
 # that are the node's own, STATE/NAME the node's settings, images and data.
 set -eu
-state=$1 name=$2 address=$3 hyperkube=$4
+state=$1 name=$2 addresses=$3 hyperkube=$4
 own=$state/$name
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -74,7 +74,7 @@ for image in "$own"/images/*.tar; do
 done
 until [ -e "$state/api-is-ready" ]; do sleep 0.05; done
 "$hyperkube" kubelet --config="$own/kubelet.yaml" --kubeconfig="$state/$name.kubeconfig" \
-  --hostname-override="$name" --node-ip="$address" >"$state/log/$name-kubelet.log" 2>&1 &
+  --hostname-override="$name" --node-ip="$addresses" >"$state/log/$name-kubelet.log" 2>&1 &
 "$hyperkube" kube-proxy --config="$own/kube-proxy.yaml" >"$state/log/$name-kube-proxy.log" 2>&1 &
 echo "started"
 wait

@@ -1,14 +1,20 @@
 //! What the programs of a node are told.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::node::Node;
-use super::{DNS_SERVICE, PODS};
+use super::{DNS_SERVICE, PODS, PODS6};
 use crate::image::PAUSE;
+
+/// Where a node finds its CNI plugins, below its place. The machine's own are to be linked there.
+pub const PLUGINS: &str = "plugins";
+/// The one that is not the machine's.
+const NO_DAD: &str = "no-dad";
 
 /// The settings of one node.
 pub struct Settings<'a> {
@@ -19,8 +25,6 @@ pub struct Settings<'a> {
     pub authority: &'a Path,
     /// What kube-proxy logs in with.
     pub proxy: &'a Path,
-    /// The CNI plugins.
-    pub plugins: &'a Path,
     pub runtime: Runtime,
 }
 
@@ -40,12 +44,16 @@ impl Settings<'_> {
         let network = json!({
             "cniVersion": "1.0.0",
             "name": "kfault",
-            "plugins": [{"type": "ptp", "mtu": 1500, "ipam": {
+            "plugins": [{"type": NO_DAD}, {"type": "ptp", "mtu": 1500, "ipam": {
                 "type": "host-local",
-                "ranges": [[{"subnet": self.node.pods()}]],
-                "routes": [{"dst": "0.0.0.0/0"}],
+                "ranges": [[{"subnet": self.node.pods()}], [{"subnet": self.node.pods6()}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
             }}],
         });
+        let plugins = folder.join(PLUGINS);
+        fs::create_dir_all(&plugins)?;
+        fs::write(plugins.join(NO_DAD), include_str!("no-dad.sh"))?;
+        fs::set_permissions(plugins.join(NO_DAD), fs::Permissions::from_mode(0o755))?;
         fs::create_dir_all(folder.join("cni"))?;
         fs::write(folder.join("cni/10-kfault.conflist"), serde_json::to_string_pretty(&network)?)?;
         fs::write(folder.join("containerd.toml"), self.containerd())?;
@@ -85,7 +93,7 @@ impl Settings<'_> {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": "nftables",
-            "clusterCIDR": PODS,
+            "clusterCIDR": format!("{PODS},{PODS6}"),
             "hostnameOverride": self.node.name(),
             "clientConnection": {"kubeconfig": self.proxy},
             // The size of the machine's table is not a namespace's to set.
@@ -97,7 +105,7 @@ impl Settings<'_> {
 
     fn containerd(&self) -> String {
         const CRI: &str = "plugins.\"io.containerd.grpc.v1.cri\"";
-        let (plugins, networks) = (self.plugins, self.place.join("cni"));
+        let (plugins, networks) = (self.place.join(PLUGINS), self.place.join("cni"));
         let sandbox = format!("[{CRI}]\nsandbox_image = \"{PAUSE}\"\n");
         let cni = format!("[{CRI}.cni]\nbin_dir = {plugins:?}\nconf_dir = {networks:?}\n");
         match self.runtime {

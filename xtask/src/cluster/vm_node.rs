@@ -22,7 +22,7 @@ pub use disk::Disk;
 use super::api::Api;
 use super::node::Node;
 use super::settings::{Runtime, Settings};
-use super::{CONTROL, CONTROL_ADDRESS, Cluster, SSH_ADDRESS, cgroups, network};
+use super::{CONTROL, CONTROL_ADDRESS, CONTROL_ADDRESS6, Cluster, SSH_ADDRESS, cgroups, network};
 use crate::exec;
 use crate::progress::{Step, duration};
 use crate::vm::console;
@@ -32,8 +32,6 @@ pub const NAME: &str = "vm-a";
 
 /// Where it finds its settings.
 const PLACE: &str = "/run/node";
-/// Debian's CNI plugins.
-const PLUGINS: &str = "/usr/lib/cni";
 /// What it says on its console when it gives up.
 const FAILED: &str = "##kfault-failed";
 
@@ -160,7 +158,6 @@ fn settings(cluster: &Cluster, node: &Node, others: &[Node], images: &[PathBuf])
         place: Path::new(PLACE),
         authority: &Path::new(PLACE).join("ca.crt"),
         proxy: &Path::new(PLACE).join("kube-proxy.kubeconfig"),
-        plugins: Path::new(PLUGINS),
         runtime: Runtime::Alone,
     };
     settings.write(&content)?;
@@ -170,11 +167,16 @@ fn settings(cluster: &Cluster, node: &Node, others: &[Node], images: &[PathBuf])
     for (name, text) in disk::SCRIPTS {
         fs::write(content.join(name), text)?;
     }
-    let routes: Vec<String> =
-        others.iter().map(|other| format!("{}@{}", other.pods(), other.address())).collect();
+    let routes: Vec<String> = others
+        .iter()
+        .flat_map(Node::routes)
+        .map(|(pods, gateway)| format!("{pods}@{gateway}"))
+        .collect();
     let lines = format!(
-        "NAME={NAME}\nADDRESS={}\nHOST={CONTROL_ADDRESS}\nROUTES='{}'\n",
+        "NAME={NAME}\nADDRESS={}\nADDRESS6={}\nGATEWAYS='{CONTROL_ADDRESS} {CONTROL_ADDRESS6}'\n\
+         ROUTES='{}'\n",
         node.address(),
+        node.address6(),
         routes.join(" ")
     );
     fs::write(content.join("env"), lines)?;

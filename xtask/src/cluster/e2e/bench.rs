@@ -1,5 +1,6 @@
 //! A cluster with kfault and the application on it, and what scenarios do with it.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,15 @@ const SLACK: Duration = Duration::from_millis(100);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What scenarios make.
+const KINDS: [&str; 6] = [
+    "schedules.chaos-mesh.org",
+    "networkchaos",
+    "podchaos",
+    "iochaos",
+    "stresschaos",
+    "throttlechaos",
+];
 /// curl's arguments for the time to connect.
 const CONNECT: [&str; 7] =
     ["--silent", "--output", "/dev/null", "--max-time", "3", "--write-out", "%{time_connect}"];
@@ -29,6 +39,12 @@ const CONNECT: [&str; 7] =
 fn seconds(text: &str) -> Result<Duration> {
     let seconds: f64 = text.trim().parse().with_context(|| format!("curl said {text:?}"))?;
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// What is asked of a web server at a name or an address of either family; a port may follow.
+pub fn url(host: &str) -> String {
+    let is_six = host.parse::<Ipv6Addr>().is_ok();
+    if is_six { format!("http://[{host}]/") } else { format!("http://{host}/") }
 }
 
 /// A cluster with kfault and the application on it.
@@ -236,7 +252,7 @@ impl Bench<'_> {
 
     /// The time to connect from the client to an address; `None` when there is no answer.
     pub fn connect(&self, address: &str) -> Result<Option<Duration>> {
-        let url = format!("http://{address}/");
+        let url = url(address);
         let said =
             self.kubectl(&[&["exec", "client", "--", "curl"], &CONNECT[..], &[&url]].concat());
         said.map_or(Ok(None), |text| seconds(&text).map(Some))
@@ -244,7 +260,7 @@ impl Bench<'_> {
 
     /// The same from a node, for which nobody has to ask the API server.
     pub fn connect_from(&self, node: &str, address: &str) -> Result<Duration> {
-        let url = format!("http://{address}/");
+        let url = url(address);
         seconds(&self.on_node(node, "curl", &[&CONNECT[..], &[&url]].concat())?)
     }
 
@@ -283,7 +299,7 @@ impl Bench<'_> {
 
     /// Nothing of kfault's is left but kfault, and every pod answers.
     pub fn clean(&self) -> Result<()> {
-        for kind in ["schedules.chaos-mesh.org", "networkchaos", "podchaos", "iochaos"] {
+        for kind in KINDS {
             self.kubectl(&["delete", kind, "--all", "--all-namespaces", "--timeout=30s"])?;
         }
         self.until("every NodeFault to go", || {
@@ -304,7 +320,13 @@ impl Bench<'_> {
     pub fn evidence(&self) -> String {
         let mut out = String::new();
         for args in [
-            &["get", "networkchaos,podchaos,schedules,nodefaults,pods", "-A", "-o", "wide"][..],
+            &[
+                "get",
+                "networkchaos,podchaos,stresschaos,throttlechaos,schedules,nodefaults,pods",
+                "-A",
+                "-o",
+                "wide",
+            ][..],
             &["-n", "chaos-mesh", "logs", "-l", "app.kubernetes.io/name=kfault", "--tail=15"],
             &["get", "events", "--sort-by=.lastTimestamp"],
         ] {
@@ -329,7 +351,13 @@ fn lengthened(arg: &str, factor: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::lengthened;
+    use super::{lengthened, url};
+
+    #[test]
+    fn an_ipv6_address_stands_in_brackets() {
+        assert_eq!(url("fd00::7"), "http://[fd00::7]/");
+        assert_eq!(url("10.0.0.7:8080"), "http://10.0.0.7:8080/");
+    }
 
     #[test]
     fn time_limits_are_longer_where_a_node_is_emulated() {

@@ -1,14 +1,18 @@
 //! What must hold on a cluster. Each scenario begins and ends without a fault.
 
+mod between;
 mod contract;
 mod crash;
+mod dual;
 mod examples;
+mod filter;
 mod follow;
 mod install;
 mod nodes;
 mod served;
 mod server;
 mod shop;
+mod strain;
 mod vm;
 mod walk;
 
@@ -90,6 +94,21 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("walk: half a second on myapp1, on two nodes, and on nobody else", walk::delay, Ci),
     ("walk: a partition of myapp1 and myapp2 tells both senders", walk::partition, Ci),
     ("walk: a pod on its node's network, and not the node", walk::host_network, Ci),
+    ("two families: half a second on myapp1 is half a second in IPv6", dual::delay, Ci),
+    ("two families: a partition is one of all addresses, one way and both", dual::partition, Full),
+    ("two families: the IPv6 ClusterIP of a Service is matched", dual::cluster_ip, Full),
+    ("two families: an IPv6 prefix at the other end, and one port", dual::external, Full),
+    ("between pods: from hits what the target sends, both hits either way", between::netem, Full),
+    ("filter mode: pods of other namespaces are not chosen", filter::namespaces, Full),
+    (
+        "stress: one replica is at its limits, its twin and the others are idle",
+        strain::limits_of_one_replica,
+        Ci,
+    ),
+    ("stress: memory as declared, and again when the container is", strain::memory, Ci),
+    ("throttle: a busy container at a tenth of a processor", strain::quota, Ci),
+    ("throttle: a frozen server answers nobody until its time is over", strain::pause, Ci),
+    ("loads and limits end with their agent and come back", strain::agents_are_killed, Full),
     ("contract: conditions, records and events of a whole life", contract::life, Ci),
     ("contract: columns, short names, endpoints", contract::resources, Ci),
     (

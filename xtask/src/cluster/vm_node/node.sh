@@ -1,6 +1,6 @@
 #!/bin/sh
 # The node in a virtual machine: network, sshd for the host, containerd, kubelet and kube-proxy.
-# /run/node has its settings; `env` among them sets NAME, ADDRESS, HOST and ROUTES.
+# /run/node has its settings; `env` among them sets NAME, ADDRESS, ADDRESS6, GATEWAYS and ROUTES.
 set -u
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 cd /run/node
@@ -36,17 +36,22 @@ until [ -e /sys/class/net/eth0 ]; do
   [ $tries -lt 200 ] || failed "no eth0"
   sleep 0.05
 done
-ip address add "$ADDRESS/24" dev eth0
-ip link set eth0 up
-ip route add default via "$HOST"
-for route in $ROUTES; do ip route add "${route%@*}" via "${route#*@}"; done
 echo 1 >/proc/sys/net/ipv4/ip_forward
+echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+# Nobody else has these addresses: they are used at once.
+for device in default eth0; do echo 0 >/proc/sys/net/ipv6/conf/$device/accept_dad; done
+ip address add "$ADDRESS/24" dev eth0
+ip address add "$ADDRESS6/64" dev eth0
+ip link set eth0 up
+for gateway in $GATEWAYS; do ip route add default via "$gateway"; done
+for route in $ROUTES; do ip route add "${route%@*}" via "${route#*@}"; done
 
 mkdir -p -m 700 /root/.ssh
 cp authorized_keys /root/.ssh/authorized_keys
 chmod 600 /root/.ssh/authorized_keys
 daemon dropbear dropbear -F -E -s -R -p "$ADDRESS:22"
 
+ln -s /usr/lib/cni/* plugins/
 daemon containerd containerd --config /run/node/containerd.toml
 tries=0
 until ctr version >/dev/null 2>&1; do
@@ -59,7 +64,8 @@ for image in images/*.tar; do
   ctr --namespace k8s.io images import "$image" >>"$log/images.log" 2>&1 || failed "import $image"
 done
 daemon kubelet hyperkube kubelet --config=/run/node/kubelet.yaml \
-  --kubeconfig=/run/node/kubelet.kubeconfig --hostname-override="$NAME" --node-ip="$ADDRESS"
+  --kubeconfig=/run/node/kubelet.kubeconfig --hostname-override="$NAME" \
+  --node-ip="$ADDRESS,$ADDRESS6"
 daemon kube-proxy hyperkube kube-proxy --config=/run/node/kube-proxy.yaml
 echo "started at $(cut -d' ' -f1 /proc/uptime) s"
 wait

@@ -75,7 +75,7 @@ pub fn pods(bench: &Bench<'_>) -> Result<()> {
 }
 
 /// From the client to pods of the application.
-fn towards(name: &str, mode: &str) -> Value {
+pub fn towards(name: &str, mode: &str) -> Value {
     let mut experiment = delayed(name, &json!({}));
     let web = json!({ "labelSelectors": { "app": "web" } });
     experiment["spec"]["selector"] = json!({ "labelSelectors": { "app": "client" } });

@@ -81,7 +81,7 @@ pub fn stopped(bench: &Bench<'_>) -> Result<()> {
 }
 
 /// Every pod of kfault is ready again, and takes experiments.
-fn settle(bench: &Bench<'_>) -> Result<()> {
+pub fn settle(bench: &Bench<'_>) -> Result<()> {
     for what in ["deployment/chaos-controller-manager", "daemonset/chaos-daemon"] {
         let status = ["--namespace", "chaos-mesh", "rollout", "status", "--timeout=90s", what];
         bench.kubectl(&status)?;

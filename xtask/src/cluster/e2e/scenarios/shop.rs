@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::super::Bench;
+use super::super::bench::{self, Bench};
 
 /// Where it runs. Experiments are objects of the default namespace all the same.
 pub const NAMESPACE: &str = "shop";
@@ -15,6 +15,8 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     pub address: String,
+    /// Its IPv6 address, where it has one beside the other.
+    pub address6: Option<String>,
     pub node: String,
     pub uid: String,
 }
@@ -31,10 +33,18 @@ pub fn pods(bench: &Bench<'_>, namespace: &str, selector: &str) -> Result<Vec<Po
             namespace: namespace.to_owned(),
             name: text(&pod["metadata"]["name"]),
             address: text(&pod["status"]["podIP"]),
+            address6: address6(pod),
             node: text(&pod["spec"]["nodeName"]),
             uid: text(&pod["metadata"]["uid"]),
         })
         .collect())
+}
+
+/// The IPv6 address among all of a pod's.
+fn address6(pod: &Value) -> Option<String> {
+    let mut all = pod["status"]["podIPs"].as_array().into_iter().flatten();
+    all.find_map(|one| one["ip"].as_str().filter(|address| address.contains(':')))
+        .map(str::to_owned)
 }
 
 /// Pods of one of the two Deployments.
@@ -56,12 +66,26 @@ pub fn shell(bench: &Bench<'_>, pod: &Pod, script: &str) -> Result<String> {
 /// How long a whole request from a pod to an address takes; `None` when there is no answer.
 pub fn request(bench: &Bench<'_>, pod: &Pod, address: &str) -> Result<Option<Duration>> {
     let curl = "curl --silent --output /dev/null --max-time 5 --write-out '%{time_total}'";
-    let said = shell(bench, pod, &format!("{curl} http://{address}/ || echo nothing"))?;
+    let url = bench::url(address);
+    let said = shell(bench, pod, &format!("{curl} '{url}' || echo nothing"))?;
     if said.contains("nothing") {
         return Ok(None);
     }
     let seconds: f64 = said.trim().parse().with_context(|| format!("curl said {said:?}"))?;
     Ok(Some(Duration::from_secs_f64(seconds)))
+}
+
+/// How long it takes until a port that nobody listens on says so.
+pub fn refused(bench: &Bench<'_>, pod: &Pod, address: &str, port: u16) -> Result<Duration> {
+    let curl = "curl --silent --max-time 5 --write-out '%{exitcode} %{time_total}'";
+    let url = bench::url(address);
+    let url = format!("{}:{port}/", url.trim_end_matches('/'));
+    let said = shell(bench, pod, &format!("{curl} '{url}'; true"))?;
+    let (code, seconds) = said.trim().split_once(' ').context("curl said nothing")?;
+    // 7: no connection.
+    ensure!(code == "7", "{address} port {port}: curl ended with {code}");
+    let seconds: f64 = seconds.parse().with_context(|| format!("curl said {said:?}"))?;
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// Holds when a request takes a time within these bounds, in milliseconds.
@@ -80,7 +104,12 @@ pub fn takes(bench: &Bench<'_>, pod: &Pod, address: &str, least: u64, most: u64)
 
 /// Whether the sender is told that its packet is not permitted.
 pub fn is_forbidden(bench: &Bench<'_>, from: &Pod, to: &Pod) -> Result<bool> {
-    let ping = format!("ping -c 1 -W 1 {} 2>&1; true", to.address);
+    is_address_forbidden(bench, from, &to.address)
+}
+
+/// The same for any address.
+pub fn is_address_forbidden(bench: &Bench<'_>, from: &Pod, address: &str) -> Result<bool> {
+    let ping = format!("ping -c 1 -W 1 {address} 2>&1; true");
     Ok(shell(bench, from, &ping)?.contains("not permitted"))
 }
 
