@@ -7,6 +7,7 @@
 //! kernel bench [ROW…] [--report FILE|-]   measures against netem, a plain path, what was declared
 //! kernel soak --minutes N [--seed N]   injects and recovers at random and looks for leaks
 //! kernel as-kfault ARGS…       is kfault
+//! kernel worker …              is a worker of kfault's: what an engine in this program starts
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
@@ -31,6 +32,7 @@ mod peers;
 mod rate;
 mod refusal;
 mod soak;
+mod stress;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
             Ok(()) => return chaos_user::cli::main_with(args),
             Err(error) => Err(error),
         },
+        // A worker of a stress experiment: the engine starts the program that it is part of.
+        "worker" => return chaos_user::cli::main_with(args),
         "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
         "bench" => bench::main(args),
@@ -87,6 +91,7 @@ fn all() -> Vec<Test> {
         life::tests(),
         examples::tests(),
         refusal::tests(),
+        stress::tests(),
         packets::tests(),
         crash::tests(),
     ]

@@ -39,6 +39,31 @@ impl Manifest {
         Self::new("loss").with("loss", json!({"loss": percent}))
     }
 
+    /// A StressChaos with these stressors.
+    #[must_use]
+    pub fn stress(stressors: &Value) -> Self {
+        Self(json!({
+            "apiVersion": "chaos-mesh.org/v1alpha1",
+            "kind": "StressChaos",
+            "metadata": {"name": "kft-stress", "namespace": "default"},
+            "spec": {
+                "mode": "all",
+                "selector": {"namespaces": ["default"]},
+                "stressors": stressors,
+            },
+        }))
+    }
+
+    /// A StressChaos with a line of stress-ng's options.
+    #[must_use]
+    pub fn stress_ng(line: &str) -> Self {
+        let mut manifest = Self::stress(&Value::Null).with("stressngStressors", json!(line));
+        if let Some(spec) = manifest.0["spec"].as_object_mut() {
+            spec.remove("stressors");
+        }
+        manifest
+    }
+
     /// Sets a field of the spec.
     #[must_use]
     pub fn with(mut self, field: &str, value: Value) -> Self {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use self::site::LEASE;
 pub use self::size::{bytes, killed_together, memory_limit};
-pub use self::stray::sweep;
+pub use self::stray::{is_worker, sweep};
 
 use self::order::Task;
 use self::seat::{Reason, Seat};
@@ -260,17 +260,18 @@ fn oom_since<'a>(meter: &'a Meter, count: &'a mut u64) -> impl FnMut() -> bool +
 fn seats(load: &Load, directories: &Directories) -> Result<Vec<Seat>, EngineError> {
     let mut seats = Vec::new();
     if let Some(cpu) = &load.cpu {
-        let task = Task::Cpu { percent: cpu.percent };
-        seats.extend((1..=cpu.workers).map(|n| Seat::new(task, n, cpu.workers)));
+        let (task, workers) = (Task::Cpu { percent: cpu.percent }, count(cpu.workers));
+        seats.extend((1..=workers).map(|n| Seat::new(task, n, workers)));
     }
     if let Some(memory) = &load.memory {
+        let workers = count(memory.workers);
         if directories.controller("memory").is_none() {
             return Err(EngineError::Unsupported {
                 mechanism: "stress workers",
                 reason: format!(
                     "memory worker 1 of {}: the controller \"memory\" is not enabled for cgroup \
                      {}, so that what the worker takes would be counted elsewhere",
-                    memory.workers,
+                    workers,
                     directories.unified().display()
                 ),
                 way_out: "enable it (+memory in cgroup.subtree_control of the cgroup above), or \
@@ -278,17 +279,24 @@ fn seats(load: &Load, directories: &Directories) -> Result<Vec<Seat>, EngineErro
             });
         }
         let bytes = bytes(memory.size, directories)?;
-        seats.extend(size::shares(bytes, memory.workers).zip(1..).map(|(bytes, n)| {
+        seats.extend(size::shares(bytes, workers).zip(1..).map(|(bytes, n)| {
             let (ramp_ns, oom_score_adj) = (memory.ramp_ns, memory.oom_score_adj);
-            Seat::new(Task::Memory { bytes, ramp_ns, oom_score_adj }, n, memory.workers)
+            Seat::new(Task::Memory { bytes, ramp_ns, oom_score_adj }, n, workers)
         }));
     }
     seats.extend((1..=load.sync_workers).map(|n| Seat::new(Task::Sync, n, load.sync_workers)));
     if let Some(disk) = &load.disk {
-        let task = Task::Disk { bytes: disk.bytes };
-        seats.extend((1..=disk.workers).map(|n| Seat::new(task, n, disk.workers)));
+        let (task, workers) = (Task::Disk { bytes: disk.bytes }, count(disk.workers));
+        seats.extend((1..=workers).map(|n| Seat::new(task, n, workers)));
     }
     Ok(seats)
+}
+
+/// How many workers are meant: 0 stands for one on each processor, as with stress-ng.
+fn count(workers: u32) -> u32 {
+    // SAFETY: plain call.
+    let processors = || u32::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) });
+    if workers == 0 { processors().unwrap_or(1).max(1) } else { workers }
 }
 
 /// What is known before anything happens.

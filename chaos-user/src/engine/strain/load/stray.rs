@@ -57,7 +57,10 @@ fn inode(meta: &fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-fn is_worker(command: &[u8]) -> bool {
+/// Whether a command line (`/proc/PID/cmdline`) is that of a worker. One is in its target's cgroup
+/// and in none of its namespaces, so that who looks for a target's namespaces passes it over.
+#[must_use]
+pub fn is_worker(command: &[u8]) -> bool {
     command.starts_with(b"kfault\0worker\0")
 }
 

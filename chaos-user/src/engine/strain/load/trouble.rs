@@ -135,8 +135,11 @@ fn joining(worker: &str, directory: PathBuf, errno: i32) -> EngineError {
             "choose one of the cgroups below it",
         ),
         libc::EOPNOTSUPP => unsupported(
-            format!("{worker} cannot enter {at}: it is threaded, and takes threads only"),
-            "choose the domain that it belongs to, the cgroup above it",
+            format!(
+                "{worker} cannot enter {at}: it lies below a threaded cgroup without being \
+                 threaded itself, and takes nobody (cgroup.type is \"domain invalid\")"
+            ),
+            "write \"threaded\" to its cgroup.type, or choose the cgroup above it",
         ),
         libc::ENOSPC => unsupported(
             format!("{worker} cannot enter {at}: its cpuset has no processors or no memory yet"),

@@ -21,6 +21,8 @@ struct Pace {
     percent: u64,
     /// When it was asked last.
     last_ns: u64,
+    /// When the next slice begins.
+    next_ns: u64,
     /// Processor time in all that the worker may have used by then, in hundredths of a
     /// nanosecond, so that nothing is rounded away.
     due: u64,
@@ -28,7 +30,8 @@ struct Pace {
 
 impl Pace {
     fn new(percent: u32, now_ns: u64, used_ns: u64) -> Self {
-        Self { percent: percent.min(100).into(), last_ns: now_ns, due: used_ns * 100 }
+        let (percent, due) = (percent.min(100).into(), used_ns * 100);
+        Self { percent, last_ns: now_ns, next_ns: now_ns, due }
     }
 
     /// Until which processor time to compute, given the time and what has been used.
@@ -38,6 +41,13 @@ impl Pace {
         let most = used_ns.saturating_add(DEFICIT_NS).saturating_mul(100);
         self.due = self.due.saturating_add(passed.saturating_mul(self.percent)).min(most);
         self.due / 100
+    }
+
+    /// When to look again, given the time at which the computing of a slice has ended. Not later
+    /// than now for a worker that has no time to rest.
+    fn next(&mut self, now_ns: u64) -> u64 {
+        self.next_ns = (self.next_ns + SLICE_NS).max(now_ns);
+        self.next_ns
     }
 }
 
@@ -52,8 +62,7 @@ pub fn compute(percent: u32) -> Result<Infallible, Trouble> {
                 seed = black_box(step(seed));
             }
         }
-        let now = monotonic_ns();
-        sleep_until(now - now % SLICE_NS + SLICE_NS);
+        sleep_until(pace.next(monotonic_ns()));
     }
 }
 
@@ -101,8 +110,8 @@ mod tests {
             let got = if speed == 0 { 0 } else { wanted };
             self.longest = self.longest.max(got);
             self.used += got;
-            let took = (got * 100).checked_div(speed).unwrap_or(0);
-            self.now = (self.now + took) / SLICE_NS * SLICE_NS + SLICE_NS;
+            let took = (got * 100).checked_div(speed).unwrap_or(SLICE_NS);
+            self.now = pace.next(self.now + took).max(self.now + took);
         }
     }
 
