@@ -7,6 +7,7 @@
 //! kernel bench [ROW…] [--report FILE|-]   measures against netem, a plain path, what was declared
 //! kernel soak --minutes N [--seed N]   injects and recovers at random and looks for leaks
 //! kernel as-kfault ARGS…       is kfault
+//! kernel as-worker WORK          uses what a cgroup limits
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
@@ -31,6 +32,7 @@ mod peers;
 mod rate;
 mod refusal;
 mod soak;
+mod throttle;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -39,6 +41,7 @@ use anyhow::{Context, Result, bail};
 use chaos_user::engine::{Stage, set_fault_point_observer};
 
 use kfault_tests::probe::process::obey;
+use kfault_tests::probe::work::labour;
 
 use harness::{Options, Test};
 
@@ -56,6 +59,12 @@ fn main() -> ExitCode {
             Ok(()) => return chaos_user::cli::main_with(args),
             Err(error) => Err(error),
         },
+        "as-worker" => args
+            .get(2)
+            .and_then(|work| work.to_str())
+            .context("WORK")
+            .and_then(labour)
+            .map(|()| ExitCode::SUCCESS),
         "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
         "bench" => bench::main(args),
@@ -89,6 +98,7 @@ fn all() -> Vec<Test> {
         refusal::tests(),
         packets::tests(),
         crash::tests(),
+        throttle::tests(),
     ]
     .concat()
 }

@@ -6,6 +6,7 @@
 
 pub mod limits;
 pub mod load;
+pub mod meter;
 mod place;
 
 use std::collections::BTreeMap;
