@@ -16,9 +16,10 @@ pub struct Status {
     /// Phase and records.
     #[serde(deserialize_with = "or_default")]
     pub experiment: ExperimentStatus,
-    /// By target's id, the generation of what asks its node for a network fault that acts there.
+    /// By target's id: for network faults the generation of what asks its node for one that acts
+    /// there, for loads who works there and since when.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "or_default")]
-    pub instances: BTreeMap<String, i64>,
+    pub instances: BTreeMap<String, Value>,
     /// What this project adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kfault: Option<Summary>,

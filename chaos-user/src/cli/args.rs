@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::stop;
+use super::worker::Worker;
 use crate::api::duration::GoDuration;
 use crate::kube::cache::Name;
 use crate::telemetry::Format;
@@ -58,6 +59,9 @@ pub enum Command {
     /// Do nothing until a signal says to end: what a pod runs that is to fail
     #[command(hide = true)]
     Pause,
+    /// Use resources in a cgroup until told to end: what the engine starts for a stress experiment
+    #[command(hide = true, subcommand)]
+    Worker(Worker),
     /// Put limits back when the kfault at the other end of stdin is no more
     #[command(hide = true)]
     Guard(Guard),

@@ -23,6 +23,7 @@ mod session;
 mod state;
 mod stop;
 mod sweep;
+mod worker;
 mod workloads;
 
 use std::ffi::OsString;
@@ -56,6 +57,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Stop(args) => stop::stop(&args),
         Command::Crds(args) => crds::crds(&args),
         Command::Pause => cluster::pause(),
+        Command::Worker(args) => worker::worker(args),
         Command::Guard(args) => guard::guard(&args),
         Command::Completion(args) => completion(&args),
     }

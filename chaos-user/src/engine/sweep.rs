@@ -1,6 +1,6 @@
 //! Takes away what a crashed run left behind: queues with our handle, filters with our name, and
-//! the `clsact` qdiscs of the journal. All of it is inert; foreign state stays as it is. Limits of
-//! cgroups are put back, where even their guard was killed.
+//! the `clsact` qdiscs of the journal. All of it is inert; foreign state stays as it is. What strains
+//! leave is their own matter ([`super::strain::sweep`]).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +15,6 @@ use super::error::EngineError;
 use super::journal::{self, Entry};
 use super::netlink::{OUR_QUEUE, Rtnl};
 use super::netns::enter_and_run;
-use super::strain::limits;
 use crate::plan::Direction;
 
 /// Every network namespace that has a name or a process: inode → (file, what to call it).
@@ -49,7 +48,7 @@ fn namespaces() -> BTreeMap<u64, (File, String)> {
 pub fn sweep_all() -> Result<Vec<String>, EngineError> {
     let journal = journal::read();
     let mut kept = Vec::new();
-    let mut removed = limits::sweep()?;
+    let mut removed = super::strain::sweep()?;
     for (inode, (file, name)) in namespaces() {
         let ours: Vec<Entry> = journal.iter().filter(|e| e.inode == inode).cloned().collect();
         match enter_and_run(&file, || sweep_one(&ours)).and_then(|result| result) {

@@ -4,6 +4,7 @@
 //! in between finds the same targets.
 
 mod ask;
+mod instances;
 mod orphans;
 mod peers;
 
@@ -26,7 +27,7 @@ use crate::api::kind::Kind;
 use crate::api::metadata::PAUSE;
 use crate::api::nodefault::Pod;
 use crate::api::peerset::Sets;
-use crate::api::status::{DesiredPhase, Record, Status};
+use crate::api::status::{DesiredPhase, Status};
 use crate::fault::lifecycle::{self, Asked, Event, Known, RecordKey, Report, Step, What, World};
 use crate::fault::{self, Experiment, Fault, Parsed};
 use crate::select::pods;
@@ -92,6 +93,11 @@ impl Look {
         let way = parsed.experiment.as_ref().map_or(Way::Nodes, Way::of);
         let mut warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(parsed.errors.iter().map(ToString::to_string));
+        let told = faults.values().flat_map(|fault| &fault.status.strains);
+        let notes = told.flat_map(|strain| {
+            strain.notes.iter().map(|note| format!("{}: {note}", strain.record))
+        });
+        warnings.extend(notes);
         let mut world = World {
             now,
             created: object.creation_timestamp().map_or(now, |time| time.0),
@@ -205,17 +211,6 @@ impl Look {
         })
     }
 
-    /// By record's id, the generation of what asks for its fault, for as long as that acts.
-    fn instances(&self, status: &Status) -> BTreeMap<String, i64> {
-        let records = status.experiment.container_records.iter().flatten();
-        let acting = records.filter(|record| record.phase.is_injected());
-        let one = |record: &Record| {
-            let (fault, _) = self.task(&record.selector_key, self.identity(&record.id))?;
-            Some((record.id.clone(), fault.object.metadata.generation.unwrap_or_default()))
-        };
-        acting.filter_map(one).collect()
-    }
-
     /// What the agents know of a record.
     fn asked(&self, key: &str, id: &str) -> Option<Report> {
         let identity = self.identity(id);
@@ -248,9 +243,7 @@ impl Look {
         let is_forced = self.object.annotations().get(CLEAN).is_some_and(|value| value == "forced");
         let Step { mut status, holds, mut events, again } =
             lifecycle::step(&self.status, &self.world);
-        if self.world.is_for_nodes {
-            status.instances = self.instances(&status);
-        }
+        status.instances = self.instances(&status);
         let has_finalizer = self.object.finalizers().iter().any(|f| f == FINALIZER);
         if self.world.is_deleted && !has_finalizer {
             return Ok(Outcome::default());

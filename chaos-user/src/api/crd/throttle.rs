@@ -59,7 +59,6 @@ pub struct ThrottleChaosSpec {
 #[serde(rename_all = "camelCase")]
 pub struct CpuThrottle {
     /// How much, as in `20%` or `150%`.
-    #[schemars(extend("pattern" = r"^[0-9]+(\.[0-9]+)?%$"))]
     pub quota: String,
     /// What it is a percentage of: one processor (default), or the container's own limit.
     #[schemars(extend("enum" = ["processor", "limit"]))]

@@ -41,6 +41,16 @@ impl StrainReport {
     }
 }
 
+/// Takes away what a crashed run left behind; says what. The host lock must be held.
+///
+/// # Errors
+/// When the journal of limits cannot be read or rewritten.
+pub fn sweep() -> Result<Vec<String>, EngineError> {
+    let mut removed = load::sweep();
+    removed.extend(limits::sweep()?);
+    Ok(removed)
+}
+
 /// The strains of this host.
 #[derive(Default)]
 pub struct Strains {
@@ -51,26 +61,32 @@ pub struct Strains {
 }
 
 impl Strains {
-    /// Lets a strain act.
+    /// Lets a strain act. Where its target has vanished nothing does, and [`Strains::report`] says
+    /// so.
     ///
     /// # Errors
-    /// [`EngineError::Gone`] where the target has vanished, [`EngineError::Unsupported`] where its
-    /// cgroup lacks a controller. Nothing of the strain acts then.
+    /// [`EngineError::Unsupported`] where its cgroup lacks a controller, others as they come.
+    /// Nothing of the strain acts then.
     pub fn begin(&mut self, strain: &Strain) -> Result<(), EngineError> {
-        let id = strain.id.clone();
-        match &strain.grip {
-            Grip::Load(load) => {
-                self.loads.insert(id, Running::start(strain, load)?);
-            }
+        let begun = match &strain.grip {
+            Grip::Load(load) => Running::start(strain, load).map(|running| {
+                self.loads.insert(strain.id.clone(), running);
+            }),
             Grip::Limits(limits) => {
                 let held = Held::set(&mut self.guard, strain, limits);
                 if self.limits.is_empty() && held.is_err() {
                     self.guard.end();
                 }
-                self.limits.insert(id, held?);
+                held.map(|held| {
+                    self.limits.insert(strain.id.clone(), held);
+                })
             }
+        };
+        match begun {
+            // One target that has vanished keeps the others from nothing.
+            Err(EngineError::Gone { .. }) => Ok(()),
+            begun => begun,
         }
-        Ok(())
     }
 
     /// Ends a strain, and returns when nothing of it acts any more.
