@@ -50,7 +50,7 @@ fn mounts() -> Result<Vec<(String, PathBuf, String)>> {
 /// The mounts of v1 with a controller of ours, and whether it is that of memory.
 fn v1() -> Result<Vec<(PathBuf, bool)>> {
     let wanted = ["cpu", "cpuacct", "blkio", "memory", "pids"];
-    let has = |options: &str, name| options.split(',').any(|one| one == name);
+    let has = |options: &str, name: &str| options.split(',').any(|one| one == name);
     let all = mounts()?.into_iter().filter(|(kind, _, options)| {
         kind == "cgroup" && wanted.iter().any(|name| has(options, name))
     });
@@ -158,7 +158,7 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         // A process that was killed leaves a moment later.
-        let mut remove = |path: &Path| {
+        let remove = |path: &Path| {
             crate::clock::wait_for(std::time::Duration::from_secs(1), || {
                 fs::remove_dir(path).is_ok()
             });

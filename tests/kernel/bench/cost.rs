@@ -77,7 +77,7 @@ pub fn run(found: &mut Findings) -> Result<()> {
     }
     found.ours("an empty program in the kernel's harness", "ns", floor, Goal::Told);
     // The rule that shall match has matched, and no other.
-    for report in engine.report()? {
+    for report in engine.report()?.rules {
         let shall = ["/hit of", "/match of"].iter().any(|name| report.id.contains(name));
         let matched = report.counters.matched;
         ensure!((matched > 0) == shall, "{} matched {matched} packets", report.id);

@@ -105,7 +105,7 @@ fn hundred(found: &mut Findings, engine: &mut Engine) -> Result<()> {
                 speak(ns)?;
             }
             let silent =
-                engine.report()?.into_iter().find(|r| r.counters.matched == 0).map(|r| r.id);
+                engine.report()?.rules.into_iter().find(|r| r.counters.matched == 0).map(|r| r.id);
             ensure!(silent.is_none(), "{silent:?} does not act after apply");
             engine.recover(&|| true)?;
         }

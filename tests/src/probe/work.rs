@@ -25,10 +25,21 @@ pub enum Work {
     Fork(u32),
     /// Takes memory and touches all of it; answers when it has it.
     Eat(usize),
-    /// Reads from a disk past the page cache, in blocks of this size; answers after so many.
-    Read { disk: String, block: usize, count: u64 },
+    /// Reads blocks from a disk past the page cache; answers when it has all.
+    Read(Blocks),
     /// Writes to it in the same way.
-    Write { disk: String, block: usize, count: u64 },
+    Write(Blocks),
+}
+
+/// Blocks of a disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Blocks {
+    /// Its device node.
+    pub disk: String,
+    /// Bytes of each, a multiple of 4096.
+    pub block: usize,
+    /// How many.
+    pub count: u64,
 }
 
 /// A process of its own in a cgroup. Ends when dropped, with its children.
@@ -172,7 +183,7 @@ pub fn labour(work: &str) -> Result<()> {
                 eaten.push(std::hint::black_box(memory));
                 "true".into()
             }
-            Work::Read { disk, block, count } => {
+            Work::Read(Blocks { disk, block, count }) => {
                 let mut file = direct(disk)?;
                 let mut memory = vec![0_u8; block + 4096];
                 let at = aligned(&memory);
@@ -181,7 +192,7 @@ pub fn labour(work: &str) -> Result<()> {
                 }
                 "true".into()
             }
-            Work::Write { disk, block, count } => {
+            Work::Write(Blocks { disk, block, count }) => {
                 let mut file = direct(disk)?;
                 file.rewind().context("rewind a disk")?;
                 let memory = vec![1_u8; block + 4096];
