@@ -116,8 +116,9 @@ fn every_example_is_accepted_without_a_warning() {
         for one in explain(std::slice::from_ref(&input)) {
             assert!(one.accepted, "{}: {:?}", input.0, one.errors);
             assert!(one.warnings.is_empty(), "{}: {:?}", input.0, one.warnings);
-            let has_rules = one.plan.is_some_and(|plan| !plan.rules.is_empty());
-            assert_eq!(has_rules, is_for_hosts(&input), "{}", input.0);
+            let acts =
+                one.plan.is_some_and(|plan| !plan.rules.is_empty() || !plan.strains.is_empty());
+            assert_eq!(acts, is_for_hosts(&input), "{}", input.0);
         }
     }
 }

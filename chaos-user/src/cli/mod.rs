@@ -23,6 +23,7 @@ mod session;
 mod state;
 mod stop;
 mod sweep;
+mod watch;
 mod worker;
 mod workloads;
 

@@ -10,8 +10,10 @@ use tokio::time::{MissedTickBehavior, interval_at};
 use super::engine_exit;
 use super::exit::{Exit, Stop};
 use super::names::{self, Answers};
+use super::plot::Time;
 use super::report::Reporter;
 use super::state::State;
+use super::watch::{self, Watch};
 use crate::engine::{EngineError, Options, chain};
 use crate::node::drive::{Driver, News, Resolved};
 use crate::plan::{Plan, Rule, peers};
@@ -90,6 +92,16 @@ pub async fn session(
     };
     let resolved = resolved_or_refused(plan, answers)?;
 
+    let watch = Watch::of(plan, reporter);
+    if !watch.is_empty() {
+        for _ in 0..watch::BEFORE {
+            watch.look(Time::Before, reporter);
+            tokio::select! {
+                () = tokio::time::sleep(watch::EVERY) => {}
+                () = signals.next() => return Ok(Exit::Interrupted),
+            }
+        }
+    }
     let mut driver = Driver::start(Options::default()).map_err(failed)?;
     let start = Instant::now();
     driver.apply(plan.clone(), resolved.clone());
@@ -101,13 +113,22 @@ pub async fn session(
     let cause = if interrupted {
         Cause::Interrupted
     } else {
-        let mut live = Live { plan, driver: &mut driver, names, resolved, lookup: None };
+        let mut live =
+            Live { plan, driver: &mut driver, names, resolved, lookup: None, watch: &watch };
         live.run(state, reporter, &mut signals).await
     };
     if let Cause::Failed(stop) = &cause {
         reporter.failed(stop);
     }
     recover(plan, driver, signals, state, reporter, &cause).await?;
+    if !watch.is_empty() {
+        // What was used up to the end belongs to the time before it.
+        watch.look(Time::During, reporter);
+        for _ in 0..watch::AFTER {
+            tokio::time::sleep(watch::EVERY).await;
+            watch.look(Time::After, reporter);
+        }
+    }
     reporter.recovered(state, cause.reason(), applied.elapsed());
     Ok(match cause {
         Cause::Over | Cause::Gone => Exit::Done,
@@ -197,6 +218,7 @@ struct Live<'a> {
     names: Vec<String>,
     resolved: Resolved,
     lookup: Option<JoinHandle<Answers>>,
+    watch: &'a Watch,
 }
 
 impl Live<'_> {
@@ -228,6 +250,7 @@ impl Live<'_> {
                         for news in state.take(report, now) {
                             reporter.note(&news);
                         }
+                        self.watch.look(Time::During, reporter);
                         reporter.progress(state, now);
                     }
                     Some(News::Trouble(error)) => {

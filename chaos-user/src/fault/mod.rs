@@ -146,7 +146,7 @@ impl Experiment {
     pub fn follows(&self) -> bool {
         match &self.fault {
             Fault::Network(spec) => spec.kfault.follow,
-            Fault::Pod(_) => false,
+            Fault::Pod(spec) => spec.follow && !self.is_one_shot(),
             Fault::Stress(spec) => spec.kfault.follow,
             Fault::Throttle(spec) => spec.follow,
         }

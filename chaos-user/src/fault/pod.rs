@@ -26,6 +26,8 @@ pub struct PodChaos {
     pub duration: Option<Written<GoDuration>>,
     /// Name of another cluster.
     pub remote_cluster: Option<String>,
+    /// `kfault.follow`: pods that appear later fail, too.
+    pub follow: bool,
 }
 
 /// `action`.
@@ -75,8 +77,18 @@ impl PodChaos {
             let way_out = "apply the experiment in that cluster itself";
             findings.unsupported("spec.remoteCluster", &name, way_out);
         }
+        let kfault = fields.object("kfault", findings);
+        let follow = kfault.and_then(|mut fields| {
+            let follow = fields.switch("follow", findings);
+            fields.finish(findings);
+            follow
+        });
         fields.finish(findings);
         let action = action?;
+        if action.is_one_shot() && follow == Some(true) {
+            let message = format!("has no effect: {} is over when it is done", action.word());
+            findings.warn("spec.kfault.follow", message);
+        }
         if action == Action::ContainerKill && container_names.is_empty() {
             let reason = "the names of the containers to kill, for action \"container-kill\"";
             findings.missing("spec.containerNames", reason);
@@ -100,13 +112,22 @@ impl PodChaos {
             container_names,
             duration,
             remote_cluster: remote_cluster.map(str::to_owned),
+            follow: follow.unwrap_or_default(),
         })
     }
 
     /// `spec` with its defaults, as a manifest writes it. Reads back to an equal value.
     #[must_use]
     pub fn json(&self) -> Value {
-        let Self { source, action, grace_period, container_names, duration, remote_cluster } = self;
+        let Self {
+            source,
+            action,
+            grace_period,
+            container_names,
+            duration,
+            remote_cluster,
+            follow,
+        } = self;
         let mut value = json!(source);
         value["action"] = json!(action.word());
         if *action == Action::PodKill || *grace_period > 0 {
@@ -120,6 +141,9 @@ impl PodChaos {
         }
         if let Some(name) = remote_cluster {
             value["remoteCluster"] = json!(name);
+        }
+        if *follow {
+            value["kfault"] = json!({ "follow": true });
         }
         value
     }
@@ -164,6 +188,7 @@ mod tests {
         for more in [
             json!({ "action": "pod-kill", "gracePeriod": 3 }),
             json!({ "action": "pod-failure", "duration": "30s" }),
+            json!({ "action": "pod-failure", "kfault": { "follow": true } }),
             json!({ "action": "container-kill", "containerNames": ["a", "b"] }),
         ] {
             let (first, findings) = read(&more);
@@ -178,6 +203,7 @@ mod tests {
     fn what_has_no_effect_is_said() {
         for (more, field) in [
             (json!({ "action": "pod-kill", "duration": "1s" }), "spec.duration"),
+            (json!({ "action": "pod-kill", "kfault": { "follow": true } }), "spec.kfault.follow"),
             (json!({ "action": "pod-kill", "containerNames": ["a"] }), "spec.containerNames"),
             (json!({ "action": "pod-failure", "gracePeriod": 1 }), "spec.gracePeriod"),
         ] {

@@ -39,7 +39,9 @@ impl Cache {
 
 /// True when a pod is a target, or might become one.
 fn is_about(object: &DynamicObject, pod: &str) -> bool {
-    if object.data["spec"]["kfault"]["follow"] == true {
+    let spec = &object.data["spec"];
+    // Our own kinds say it without the detour.
+    if spec["kfault"]["follow"] == true || spec["follow"] == true {
         return true;
     }
     let records = &object.data["status"]["experiment"]["containerRecords"];

@@ -19,10 +19,10 @@ use super::super::events::Teller;
 use super::super::metrics::Metrics;
 use super::super::names::Names;
 use super::{Look, Orphans};
+use crate::api::kind::Kind;
 use crate::api::nodefault::{NodeRecord, NodeState, Spec};
 use crate::api::peerset;
 
-const EXPERIMENTS: &str = "/apis/chaos-mesh.org/v1alpha1/namespaces/default/networkchaos";
 const FAULTS: &str = "/apis/kfault.dev/v1alpha1/namespaces/default/nodefaults";
 const SETS: &str = "/apis/kfault.dev/v1alpha1/namespaces/default/peersets";
 
@@ -117,12 +117,17 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// One with an experiment, nodes `n0`, `n1`, …, and no pods.
+    /// One with a network fault, nodes `n0`, `n1`, …, and no pods.
     pub fn new(spec: &Value, nodes: usize) -> Self {
+        Self::of(Kind::Network, spec, nodes)
+    }
+
+    /// One with an experiment of a kind.
+    pub fn of(kind: Kind, spec: &Value, nodes: usize) -> Self {
         let mut cluster = Self {
             store: Arc::default(),
             cache: Cache::default(),
-            name: Name { kind: "NetworkChaos", key: "default/e".to_owned() },
+            name: Name { kind: kind.name(), key: "default/e".to_owned() },
             uids: 0,
         };
         for node in 0..nodes {
@@ -131,17 +136,22 @@ impl Cluster {
             cluster.cache.take(News::Node(Box::new(Event::Apply(node))));
         }
         let object = json!({
-            "apiVersion": "chaos-mesh.org/v1alpha1", "kind": "NetworkChaos",
+            "apiVersion": kind.api_version(), "kind": kind.name(),
             "metadata": {
                 "name": "e", "namespace": "default", "uid": "uid-e",
                 "creationTimestamp": Timestamp::now(),
             },
             "spec": spec,
         });
-        let path = format!("{EXPERIMENTS}/e");
-        cluster.store.lock().unwrap().put(&path, object);
+        cluster.store.lock().unwrap().put(&cluster.path(), object);
         cluster.watch();
         cluster
+    }
+
+    /// Where the experiment is.
+    fn path(&self) -> String {
+        let (name, version) = (self.name.kind.to_lowercase(), Kind::api_version_of(self.name.kind));
+        format!("/apis/{version}/namespaces/default/{name}/e")
     }
 
     /// A pod that runs, anew when there is one of its name.
@@ -160,12 +170,20 @@ impl Cluster {
         address: &str,
         uid: &str,
     ) -> Concern {
+        self.uids += 1;
+        let container = format!("c{}", self.uids);
         let pod = json!({
             "metadata": {
                 "name": name, "namespace": "default", "uid": uid, "labels": { "app": app },
             },
             "spec": { "nodeName": format!("n{node}"), "containers": [{ "name": "web" }] },
-            "status": { "phase": "Running", "podIPs": [{ "ip": address }] },
+            "status": {
+                "phase": "Running", "podIPs": [{ "ip": address }],
+                "containerStatuses": [{
+                    "name": "web", "image": "", "imageID": "", "ready": true,
+                    "restartCount": 0, "state": { "running": {} }, "containerID": format!("containerd://{container}"),
+                }],
+            },
         });
         let pod = serde_json::from_value(pod).unwrap();
         self.cache.take(News::Pod(Box::new(Event::Apply(pod))))
@@ -240,10 +258,22 @@ impl Cluster {
                 state,
                 message: String::new(),
             };
-            let records: Vec<NodeRecord> = sources.chain(targets).map(record).collect();
+            let mut records: Vec<NodeRecord> = sources.chain(targets).map(record).collect();
+            let mut strains = Vec::new();
+            if !spec.containers.is_empty() {
+                records.clear();
+            }
+            for container in &spec.containers {
+                let (id, key) = (container.record(), ".".to_owned());
+                strains.push(json!({
+                    "strain": id, "record": id, "describes": "", "notes": ["it hurts"],
+                    "since": "2026-01-01T00:00:00Z",
+                }));
+                records.push(NodeRecord { id, key, state, message: String::new() });
+            }
             object["status"] = json!({
                 "observedGeneration": object["metadata"]["generation"], "phase": "Injected",
-                "records": records, "rules": [],
+                "records": records, "rules": [], "strains": strains,
             });
             store.put(&path, object);
         }
@@ -256,8 +286,8 @@ impl Cluster {
         let objects = self.store.lock().unwrap().objects.clone();
         for (path, object) in objects {
             let object = serde_json::from_value(object).unwrap();
-            self.cache.take(if path.starts_with(EXPERIMENTS) {
-                News::Experiment("NetworkChaos", Event::Apply(object))
+            self.cache.take(if path == self.path() {
+                News::Experiment(self.name.kind, Event::Apply(object))
             } else if path.starts_with(FAULTS) {
                 News::Fault(Event::Apply(object))
             } else {
@@ -270,7 +300,7 @@ impl Cluster {
     pub fn drop_without(&mut self, node: usize) -> Vec<String> {
         let gone = json!({ "metadata": { "name": "e", "namespace": "default" } });
         let gone = Event::Delete(serde_json::from_value(gone).unwrap());
-        self.cache.take(News::Experiment("NetworkChaos", gone));
+        self.cache.take(News::Experiment(self.name.kind, gone));
         let node = json!({ "metadata": { "name": format!("n{node}") } });
         let node = Event::Delete(serde_json::from_value(node).unwrap());
         self.cache.take(News::Node(Box::new(node)));
@@ -300,7 +330,7 @@ impl Cluster {
 
     /// The experiment's status.
     pub fn status(&self) -> Value {
-        self.store.lock().unwrap().objects[&format!("{EXPERIMENTS}/e")]["status"].clone()
+        self.store.lock().unwrap().objects[&self.path()]["status"].clone()
     }
 
     /// `id phase injectedCount` of each record.
@@ -345,7 +375,7 @@ impl Cluster {
 
     /// Pauses it, or lets it go on.
     pub fn pause(&mut self, is_paused: bool) {
-        let path = format!("{EXPERIMENTS}/e");
+        let path = self.path();
         let mut store = self.store.lock().unwrap();
         let mut object = store.objects[&path].clone();
         object["metadata"]["annotations"] =

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::fixture::Cluster;
+use crate::api::kind::Kind;
 
 fn spec(more: &Value) -> Value {
     let mut spec = json!({
@@ -196,4 +197,76 @@ fn what_is_left_on_a_node_that_is_gone_is_let_go_even_without_its_experiment() {
     let writes = cluster.drop_without(1);
     assert_eq!(writes.len(), 1, "{writes:?}");
     assert!(writes[0].starts_with("PATCH") && writes[0].contains("/nodefaults/"), "{writes:?}");
+}
+
+/// One of two web pods is loaded.
+fn loaded(more: &Value) -> Cluster {
+    let mut spec = json!({
+        "mode": "all", "selector": { "labelSelectors": { "app": "web" } },
+        "stressors": { "cpu": { "workers": 1 }, "memory": { "workers": 1, "size": "1MB" } },
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    let mut cluster = Cluster::of(Kind::Stress, &spec, 2);
+    cluster.pod_with_uid("w0", "web", 0, "10.244.0.1", "uid-w0");
+    cluster.settle();
+    assert!(cluster.is("AllInjected"), "{:?}", cluster.records());
+    cluster
+}
+
+#[test]
+fn a_load_is_asked_for_the_container_that_runs_now() {
+    let mut cluster = loaded(&json!({}));
+    assert_eq!(cluster.records(), ["default/w0/web Injected 1"]);
+    let first = cluster.asked()["n0"].containers.clone();
+    assert_eq!((first.len(), first[0].record().as_str()), (1, "default/w0/web"));
+    // Its container starts again.
+    cluster.pod_with_uid("w0", "web", 0, "10.244.0.1", "uid-w0");
+    cluster.settle();
+    let now = cluster.asked()["n0"].containers.clone();
+    assert_eq!(now.len(), 1);
+    assert_ne!((now[0].id.as_str(), ""), (first[0].id.as_str(), now[0].id.as_str()));
+    assert!(cluster.is("AllInjected"));
+    // Another pod of that name is another pod.
+    cluster.pod("w0", "web", 1, "10.244.1.1");
+    cluster.settle();
+    assert!(cluster.asked().is_empty() && !cluster.is("AllInjected"));
+}
+
+#[test]
+fn the_status_of_a_load_says_who_works_since_when_and_what_they_say() {
+    let mut cluster = loaded(&json!({}));
+    let instance = &cluster.status()["instances"]["default/w0/web"];
+    assert_eq!(instance["startTime"], "2026-01-01T00:00:00Z");
+    assert_eq!(instance["memoryStartTime"], "2026-01-01T00:00:00Z");
+    assert!(instance["uid"].is_string() && instance["memoryUid"].is_string());
+    assert_ne!(instance["uid"], instance["memoryUid"]);
+    let warnings = cluster.status()["kfault"]["warnings"].clone();
+    assert_eq!(warnings, json!(["default/w0/web: it hurts"]));
+    cluster.pause(true);
+    cluster.settle();
+    assert!(cluster.status()["instances"].is_null() && cluster.is("AllRecovered"));
+}
+
+#[test]
+fn a_load_that_follows_takes_new_pods() {
+    let mut cluster = loaded(&json!({ "kfault": { "follow": true } }));
+    cluster.pod("w1", "web", 1, "10.244.1.1");
+    cluster.settle();
+    assert_eq!(cluster.records(), ["default/w0/web Injected 1", "default/w1/web Injected 1"]);
+}
+
+#[test]
+fn a_throttle_is_a_kind_of_another_group() {
+    let spec = json!({
+        "mode": "all", "selector": { "labelSelectors": { "app": "web" } }, "freeze": true,
+        "containerNames": ["web", "none"],
+    });
+    let mut cluster = Cluster::of(Kind::Throttle, &spec, 1);
+    cluster.pod("w0", "web", 0, "10.244.0.1");
+    cluster.settle();
+    assert!(cluster.is("AllInjected"), "{:?}", cluster.records());
+    assert_eq!(cluster.records(), ["default/w0/web Injected 1"]);
+    assert!(cluster.status()["instances"].is_null());
 }
