@@ -8,6 +8,7 @@
 //! kernel soak --minutes N [--seed N]   injects and recovers at random and looks for leaks
 //! kernel as-kfault ARGS…       is kfault
 //! kernel worker …              is a worker of kfault's: what an engine in this program starts
+//! kernel as-worker WORK          uses what a cgroup limits
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
@@ -33,6 +34,7 @@ mod rate;
 mod refusal;
 mod soak;
 mod stress;
+mod throttle;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -41,6 +43,7 @@ use anyhow::{Context, Result, bail};
 use chaos_user::engine::{Stage, set_fault_point_observer};
 
 use kfault_tests::probe::process::obey;
+use kfault_tests::probe::work::labour;
 
 use harness::{Options, Test};
 
@@ -60,6 +63,12 @@ fn main() -> ExitCode {
         },
         // A worker of a stress experiment: the engine starts the program that it is part of.
         "worker" => return chaos_user::cli::main_with(args),
+        "as-worker" => args
+            .get(2)
+            .and_then(|work| work.to_str())
+            .context("WORK")
+            .and_then(labour)
+            .map(|()| ExitCode::SUCCESS),
         "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
         "bench" => bench::main(args),
@@ -94,6 +103,7 @@ fn all() -> Vec<Test> {
         stress::tests(),
         packets::tests(),
         crash::tests(),
+        throttle::tests(),
     ]
     .concat()
 }

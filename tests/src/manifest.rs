@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-/// A NetworkChaos that is being written.
+/// An experiment that is being written.
 #[derive(Clone, Debug)]
 pub struct Manifest(Value);
 
@@ -25,6 +25,16 @@ impl Manifest {
                 "selector": {"namespaces": ["default"]},
             },
         }))
+    }
+
+    /// A ThrottleChaos without a limit.
+    #[must_use]
+    pub fn throttle() -> Self {
+        let mut manifest = Self::new("throttle").kind("kfault.dev/v1alpha1", "ThrottleChaos");
+        if let Some(spec) = manifest.0["spec"].as_object_mut() {
+            spec.remove("action");
+        }
+        manifest
     }
 
     /// Every packet later by this much.

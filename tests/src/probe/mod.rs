@@ -4,6 +4,7 @@ pub mod ping;
 pub mod process;
 pub mod tcp;
 pub mod udp;
+pub mod work;
 
 use std::os::fd::AsRawFd;
 

@@ -35,7 +35,7 @@ const PROGRAMS: [&str; 16] = [
 ];
 
 /// What the engine and the tests need. Absent or built-in ones are skipped: the kernels differ.
-const MODULES: [&str; 24] = [
+const MODULES: [&str; 25] = [
     "veth",
     "ifb",
     "sch_fq",
@@ -60,6 +60,7 @@ const MODULES: [&str; 24] = [
     "nf_tables",
     "nft_compat",
     "netkit",
+    "loop",
 ];
 
 /// Where programs lie on a Debian host, whatever the caller's `PATH` says.
