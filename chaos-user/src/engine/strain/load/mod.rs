@@ -33,7 +33,7 @@ use super::place::Directories;
 use crate::api::figures::Figures;
 use crate::engine::error::EngineError;
 use crate::engine::line::monotonic_ns;
-use crate::plan::strain::{Load, Strain};
+use crate::plan::strain::{Amount, Load, Strain};
 
 /// How long the start may stand still before it has failed.
 const START: Duration = Duration::from_secs(10);
@@ -309,10 +309,23 @@ fn forecast(load: &Load, directories: &Directories) -> Vec<String> {
             directories.unified().display()
         ));
     }
-    if load.memory.is_some() {
+    if let Some(memory) = &load.memory {
         notes.push(out_of_memory(directories));
+        notes.extend(both_numbers(memory.size, directories));
     }
     notes
+}
+
+/// A share of the node is easily meant to be one of the limit: both, as numbers.
+fn both_numbers(size: Amount, directories: &Directories) -> Option<String> {
+    let Amount::PercentOfNode(percent) = size else { return None };
+    let megabytes = |bytes: u64| format!("{:.0} MB", bytes as f64 / 1e6);
+    let of_node = megabytes(bytes(size, directories).ok()?);
+    let of_limit = match bytes(Amount::PercentOfLimit(percent), directories) {
+        Ok(bytes) => format!("{percent} % of the target's own limit are {}", megabytes(bytes)),
+        Err(_) => "the target has no limit of its own".to_owned(),
+    };
+    Some(format!("{percent} % of the node's memory are {of_node}; {of_limit}"))
 }
 
 /// What the kernel does when a cgroup's memory runs out, for people.
