@@ -32,14 +32,15 @@ pub fn compose(args: &Run, seed: u64) -> Result<Composed, Stop> {
     let Some(workloads) = workloads.filter(|_| problems.is_empty()) else {
         return Err(Stop::all(problems));
     };
-    // The flag can only shorten: it is applied to the rules below.
+    // The flag can only shorten: it is applied to rules and strains below.
     let options = Options { seed, dry_run: args.dry_run, ..Options::default() };
     let fault::Composed { mut plan, warnings } =
         fault::compose(&experiments, &workloads.targets, &workloads.peers, &options)
             .map_err(|refusal| refused(&refusal))?;
     if let Some(most) = args.duration {
-        for rule in &mut plan.rules {
-            rule.duration = Some(rule.duration.map_or(most, |own| own.min(most)));
+        let rules = plan.rules.iter_mut().map(|rule| &mut rule.duration);
+        for duration in rules.chain(plan.strains.iter_mut().map(|strain| &mut strain.duration)) {
+            *duration = Some(duration.map_or(most, |own| own.min(most)));
         }
     }
     workloads.check(&plan)?;
