@@ -50,6 +50,7 @@ pub struct Running {
     /// What is known beforehand.
     forecast: Vec<String>,
     oom_kills: u64,
+    resident_peak: u64,
     is_gone: bool,
     is_dry: bool,
 }
@@ -70,6 +71,7 @@ impl Running {
         let mut running = Self {
             forecast: forecast(load, site.directories()),
             oom_kills: start.oom_kills,
+            resident_peak: 0,
             is_gone: false,
             is_dry: strain.dry_run,
             site,
@@ -179,6 +181,7 @@ impl Running {
         if self.is_dry || self.is_gone {
             return;
         }
+        self.resident_peak = self.resident_peak.max(self.resident_bytes());
         self.is_gone = self.look() || self.site.is_gone();
         if self.is_gone {
             if let Err(error) = self.shut() {
@@ -214,11 +217,16 @@ impl Running {
             running: count(seats.iter().filter(|seat| seat.is_at_work()).count()),
             restarts: seats.iter().map(Seat::restarts).sum(),
             cpu_seconds: seats.iter().map(Seat::cpu_ns).sum::<u64>() as f64 / 1e9,
-            resident_bytes: seats.iter().map(Seat::resident_bytes).sum(),
+            resident_bytes: self.resident_bytes(),
             ..Figures::default()
         };
+        figures.resident_peak_bytes = self.resident_peak.max(figures.resident_bytes);
         self.meter.read().since(&self.start, &mut figures);
         StrainReport { id: id.into(), is_alive: !self.is_gone, notes: self.notes(), figures }
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.seats.iter().map(Seat::resident_bytes).sum()
     }
 
     /// The forecast, and for each sort of worker the one of them with the most to tell.
