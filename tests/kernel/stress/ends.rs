@@ -86,7 +86,7 @@ fn workers_end_with_the_first_process_of_their_target() -> Result<Done> {
     let place = Place { leader: leader.pid(), ..place(&scene.target)? };
     let mut strains = Strains::default();
     let strain = of_cpu(place, None);
-    strains.begin(&strain)?;
+    strains.begin(&strain, &mut || {})?;
     strains.tend();
     ensure!(pids(&scene.target)?.len() == 3, "{:?}", pids(&scene.target)?);
     ensure!(strains.report("s").is_alive && strains.report("s").figures.running == 2);
@@ -106,7 +106,7 @@ fn a_duration_ends_them() -> Result<Done> {
     let mut strains = Strains::default();
     let strain = of_cpu(place(&scene.target)?, Some(Duration::from_millis(1500)));
     let start = Instant::now();
-    strains.begin(&strain)?;
+    strains.begin(&strain, &mut || {})?;
     ensure!(scene.workers()?.len() == 2);
     ensure!(scene.is_empty_within(Duration::from_secs(4)), "{:?}", scene.workers()?);
     let took = start.elapsed();
@@ -170,7 +170,7 @@ fn many_starts_and_ends_leave_nothing() -> Result<Done> {
     let (before, children) = (descriptors()?, children()?);
     let start = Instant::now();
     for cycle in 0..CYCLES {
-        strains.begin(&strain).with_context(|| format!("start {cycle}"))?;
+        strains.begin(&strain, &mut || {}).with_context(|| format!("start {cycle}"))?;
         ensure!(pids(&scene.target)?.len() == 4, "start {cycle}: {:?}", pids(&scene.target)?);
         strains.end(&strain).with_context(|| format!("end {cycle}"))?;
         ensure!(scene.target.is_empty(), "end {cycle}: {:?}", pids(&scene.target)?);

@@ -58,12 +58,16 @@ pub struct Running {
 impl Running {
     /// Starts them, and returns when every one is in the cgroup and at work. One that the kernel
     /// has killed for want of memory by then has begun as well: its successor comes with
-    /// [`Running::tend`].
+    /// [`Running::tend`]. `meanwhile` is called about once a second.
     ///
     /// # Errors
     /// [`EngineError::Gone`] where the target has vanished, [`EngineError::Unsupported`] where
     /// nobody can work, others as they come. No worker is left then.
-    pub fn start(strain: &Strain, load: &Load) -> Result<Self, EngineError> {
+    pub fn start(
+        strain: &Strain,
+        load: &Load,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Self, EngineError> {
         let site = Site::open(&strain.place, strain.duration)?;
         let seats = seats(load, site.directories())?;
         let meter = Meter::of(site.directories());
@@ -81,19 +85,19 @@ impl Running {
         };
         if !running.is_dry {
             // Dropped on failure, which kills those that have started.
-            running.start_all()?;
+            running.start_all(meanwhile)?;
         }
         Ok(running)
     }
 
-    fn start_all(&mut self) -> Result<(), EngineError> {
+    fn start_all(&mut self, meanwhile: &mut dyn FnMut()) -> Result<(), EngineError> {
         process::make_room(self.seats.len());
         let mut beaten = monotonic_ns();
         for at in 0..self.seats.len() {
             if let Some(seat) = self.seats.get_mut(at) {
                 seat.start(&self.site)?;
             }
-            self.beat_if_due(&mut beaten);
+            self.beat_if_due(&mut beaten, meanwhile);
         }
         let mut progress = (self.seats.len(), monotonic_ns());
         loop {
@@ -110,17 +114,23 @@ impl Running {
                 return Err(self.standstill());
             }
             std::thread::sleep(Duration::from_millis(1));
-            self.beat_if_due(&mut beaten);
+            self.beat_if_due(&mut beaten, meanwhile);
         }
     }
 
     /// Those that started first must not lose their lease while the last ones start.
-    fn beat_if_due(&self, beaten: &mut u64) {
+    fn beat_if_due(&self, beaten: &mut u64, meanwhile: &mut dyn FnMut()) {
         let now = monotonic_ns();
         if now.saturating_sub(*beaten) >= 1_000_000_000 {
             *beaten = now;
-            self.seats.iter().for_each(|seat| seat.beat(lease_ns()));
+            self.beat();
+            meanwhile();
         }
+    }
+
+    /// Lets the workers live on for another lease.
+    pub fn beat(&self) {
+        self.seats.iter().for_each(|seat| seat.beat(lease_ns()));
     }
 
     fn hear_the_starting(&mut self) -> Result<(), EngineError> {
