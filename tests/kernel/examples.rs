@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::File;
 use kfault_tests::net::{Family, Net};
@@ -14,7 +15,10 @@ use crate::harness::{Done, Test, tests};
 use crate::peers::HostsFile;
 
 pub fn tests() -> Vec<Test> {
-    tests!("examples": every_example_runs_acts_and_recovers)
+    tests!("examples":
+        every_example_runs_acts_and_recovers,
+        every_example_of_loads_and_limits_runs_and_recovers,
+    )
 }
 
 macro_rules! examples {
@@ -38,6 +42,19 @@ const EXAMPLES: [(&str, &str); 13] = examples![
     "network-partition.yaml",
     "network-rate.yaml",
     "network-reorder.yaml",
+];
+
+/// Loads and limits: what they do is measured elsewhere.
+const ON_CGROUPS: [(&str, &str); 9] = examples![
+    "pause.yaml",
+    "stress-cpu-memory.yaml",
+    "stress-cpu.yaml",
+    "stress-memory.yaml",
+    "stress-ng.yaml",
+    "throttle-all.yaml",
+    "throttle-cpu.yaml",
+    "throttle-io.yaml",
+    "throttle-memory.yaml",
 ];
 
 fn every_example_runs_acts_and_recovers() -> Result<Done> {
@@ -77,4 +94,32 @@ fn run(net: &Net, name: &str, text: &str) -> Result<()> {
     }
     ensure!(!summary.rules().is_empty(), "no rule at all: {}", summary.json());
     Ok(())
+}
+
+fn every_example_of_loads_and_limits_runs_and_recovers() -> Result<Done> {
+    let net = Net::new()?;
+    // One of them is about the network as well.
+    let _host = net.host()?;
+    for (name, text) in ON_CGROUPS {
+        let target = Cgroup::in_all("example")?;
+        let memory = ["memory.max", "memory.limit_in_bytes"];
+        let limit = memory.into_iter().find(|file| target.file(file).is_some());
+        target.write(limit.context("no controller limits memory")?, "1073741824")?;
+        let before = target.limits()?;
+        let run = Run::default().file(File::of(text)?).target(&target.word()).seed(1);
+        let is_v1 = target.file("memory.high").is_none();
+        if name == "throttle-memory.yaml" && is_v1 {
+            let ended = run.ends_with(3)?;
+            ensure!(ended.errors.contains("memory.high"), "{name}: {}", ended.errors);
+            continue;
+        }
+        let ended = run.duration("2s").ends_with(0).with_context(|| name)?;
+        let summary = ended.summary()?;
+        let strains = summary.json()["strains"].as_array().cloned().unwrap_or_default();
+        ensure!(strains.len() == 1, "{name}: {}", summary.json());
+        ensure!(strains[0]["targetGone"] == false, "{name}: {}", strains[0]);
+        ensure!(target.is_empty(), "{name}: processes are left");
+        ensure!(target.limits()? == before, "{name}: limits are left: {:?}", target.limits()?);
+    }
+    Ok(Done::Kept)
 }

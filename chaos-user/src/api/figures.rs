@@ -19,6 +19,8 @@ pub struct Figures {
     pub cpu_seconds: f64,
     /// Memory that the workers have taken and that is resident, bytes.
     pub resident_bytes: u64,
+    /// The most that was resident at any look, bytes.
+    pub resident_peak_bytes: u64,
     /// Processor time of the whole cgroup, seconds.
     pub cgroup_cpu_seconds: f64,
     /// Memory of the whole cgroup now, bytes.

@@ -39,7 +39,8 @@ pub fn compose(args: &Run, seed: u64) -> Result<Composed, Stop> {
             .map_err(|refusal| refused(&refusal))?;
     if let Some(most) = args.duration {
         let rules = plan.rules.iter_mut().map(|rule| &mut rule.duration);
-        for duration in rules.chain(plan.strains.iter_mut().map(|strain| &mut strain.duration)) {
+        let strains = plan.strains.iter_mut().map(|strain| &mut strain.duration);
+        for duration in rules.chain(strains) {
             *duration = Some(duration.map_or(most, |own| own.min(most)));
         }
     }

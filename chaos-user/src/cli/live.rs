@@ -101,6 +101,9 @@ pub fn outcome(state: &RuleState) -> String {
     )
 }
 
+/// Less is what a worker process needs for itself.
+const MENTIONED: u64 = 4_000_000;
+
 /// What a strain does, for a log and at the end.
 #[must_use]
 pub fn strain_line(state: &StrainState) -> String {
@@ -109,7 +112,9 @@ pub fn strain_line(state: &StrainState) -> String {
     if figures.workers > 0 {
         parts.push(format!("{} of {} workers at work", figures.running, figures.workers));
         parts.push(format!("{:.1} s of processor time", figures.cpu_seconds));
-        parts.push(format!("{} of memory", megabytes(figures.resident_bytes)));
+    }
+    if figures.resident_peak_bytes >= MENTIONED {
+        parts.push(format!("at most {} of memory", megabytes(figures.resident_peak_bytes)));
     }
     let counted = [
         (figures.restarts, "restarts"),
@@ -121,6 +126,9 @@ pub fn strain_line(state: &StrainState) -> String {
     parts.extend(counted.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
     if state.is_gone {
         parts.push("target gone".to_owned());
+    }
+    if parts.is_empty() {
+        parts.push("ended".to_owned());
     }
     format!("{}: {}", state.strain.describes, parts.join(", "))
 }

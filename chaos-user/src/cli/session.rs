@@ -108,6 +108,8 @@ pub async fn session(
     let interrupted = until_applied(&mut driver, &mut signals, reporter).await?;
     let applied = Instant::now();
     state.applied(applied);
+    // What was used up to here belongs to the time before.
+    watch.look(Time::Before, reporter);
     reporter.applied(state, applied.duration_since(start));
 
     let cause = if interrupted {
@@ -120,10 +122,9 @@ pub async fn session(
     if let Cause::Failed(stop) = &cause {
         reporter.failed(stop);
     }
+    watch.look(Time::During, reporter);
     recover(plan, driver, signals, state, reporter, &cause).await?;
     if !watch.is_empty() {
-        // What was used up to the end belongs to the time before it.
-        watch.look(Time::During, reporter);
         for _ in 0..watch::AFTER {
             tokio::time::sleep(watch::EVERY).await;
             watch.look(Time::After, reporter);

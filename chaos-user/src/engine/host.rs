@@ -38,6 +38,8 @@ pub struct Host {
     slots: BTreeMap<Point, u32>,
     line_slots: BTreeSet<u32>,
     strains: Strains,
+    /// How long rules act after a beat.
+    lease_ns: u64,
     cgroup_mount: Option<PathBuf>,
     /// The hierarchy goes on above what we see of it: levels that we count are too small.
     is_hierarchy_cut: bool,
@@ -57,6 +59,7 @@ impl Host {
             slots: BTreeMap::new(),
             line_slots: BTreeSet::new(),
             strains: Strains::default(),
+            lease_ns: 0,
             cgroup_mount: cgroup_mount(),
             is_hierarchy_cut: is_in_cgroup_namespace(),
         })
@@ -308,7 +311,13 @@ impl Kernel for Host {
             Action::ClearRule { index, .. } => self.object.set_rule(*index, Rule::default(), false),
             Action::Arm { point, slot, after, .. } => self.arm(point, *slot, after),
             Action::StartLoad { strain } | Action::SetLimits { strain } => {
-                self.strains.begin(strain)
+                let Self { strains, object, lease_ns, .. } = self;
+                strains.begin(strain, &mut || {
+                    let until_ns = monotonic_ns().saturating_add(*lease_ns);
+                    if let Err(error) = object.set_heartbeat(until_ns) {
+                        tracing::warn!(%error, "the heartbeat was not renewed");
+                    }
+                })
             }
             Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
                 self.strains.end(strain)
@@ -317,6 +326,7 @@ impl Kernel for Host {
     }
 
     fn beat(&mut self, until_ns: u64) -> Result<(), EngineError> {
+        self.lease_ns = until_ns.saturating_sub(monotonic_ns());
         self.object.set_heartbeat(until_ns)
     }
 

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use super::cgroup::{self, Tree};
 use super::network::{self, Network};
 use super::word::{Word, as_comm, glob};
-use super::{NodeError, container, process, some_of};
+use super::{NodeError, process, some_of};
 use crate::plan::Cgroup;
 use crate::plan::strain::Place;
 use crate::select::Workload;
 
 /// How many names a message lists.
-const LISTED: usize = 12;
+pub(super) const LISTED: usize = 12;
 
 /// Where a host keeps what we read.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct Eyes {
 
 /// This host, as far as workloads go.
 pub struct Host {
-    roots: Roots,
+    pub(super) roots: Roots,
     tree: Option<Tree>,
     own: u64,
     init: Option<u64>,
@@ -121,9 +121,12 @@ impl Host {
         self.tree.as_ref().map_or(Ok(Vec::new()), |tree| tree.below("/"))
     }
 
-    /// Processes of a cgroup and below, ascending.
+    /// Processes of a cgroup and below, ascending. Workers of a load are none of them: they are
+    /// in the target's cgroup and in the host's namespaces.
     pub fn pids_in_cgroup(&self, path: &str) -> Result<Vec<u32>, NodeError> {
-        self.tree.as_ref().map_or(Ok(Vec::new()), |tree| tree.pids(path))
+        let mut pids = self.tree.as_ref().map_or(Ok(Vec::new()), |tree| tree.pids(path))?;
+        pids.retain(|pid| !process::is_worker(&self.roots.proc, *pid));
+        Ok(pids)
     }
 
     /// Processes of a network namespace, ascending, as far as we may look.
@@ -214,7 +217,7 @@ impl Host {
         })
     }
 
-    fn cgroups(&self, word: &Word) -> Result<Vec<String>, NodeError> {
+    pub(super) fn cgroups(&self, word: &Word) -> Result<Vec<String>, NodeError> {
         self.tree(word)?.below("/")
     }
 
@@ -256,7 +259,7 @@ impl Host {
 
     /// The scope rule: processes in another namespace than ours → that namespace's devices;
     /// in ours → the cgroup's sockets on devices that are shared with others.
-    fn of_cgroup(&self, name: String, path: &str) -> Result<Scope, NodeError> {
+    pub(super) fn of_cgroup(&self, name: String, path: &str) -> Result<Scope, NodeError> {
         if path == "/" {
             // Whatever its processes are: it is refused by name.
             return Ok(self.in_cgroup(name, path));
@@ -366,48 +369,6 @@ impl Host {
         })
     }
 
-    fn container(&self, word: &Word, name: &str) -> Result<Scope, NodeError> {
-        let paths = self.cgroups(word)?;
-        let known = container::containers(&paths);
-        let by_name = container::ids_by_name(&self.roots.docker, name);
-        let is_match = |id: &str| {
-            by_name.iter().any(|found| found == id)
-                || container::may_be_id(name) && id.starts_with(name)
-        };
-        let hits: Vec<&(&str, &str)> = known.iter().filter(|(id, _)| is_match(id)).collect();
-        let short = |id: &str| id.chars().take(12).collect::<String>();
-        match hits.as_slice() {
-            [(_, path)] => {
-                let scope = self.of_cgroup(word.to_string(), path)?;
-                let leader = process::first(&self.roots.proc, &self.pids_in_cgroup(path)?);
-                Ok(Scope { leader: leader.unwrap_or_default(), ..scope })
-            }
-            [] if by_name.is_empty() => Err(NodeError::Nothing {
-                word: word.to_string(),
-                there_is: format!(
-                    "{} (names are known for Docker only; elsewhere give the id)",
-                    there_is("containers", known.iter().map(|(id, _)| short(id)))
-                ),
-            }),
-            [] => Err(NodeError::Nothing {
-                word: word.to_string(),
-                there_is: format!(
-                    "container {} has no cgroup in the v2 hierarchy: it does not run, or its \
-                     runtime uses v1 only (target its process with pid:N then)",
-                    short(&by_name[0])
-                ),
-            }),
-            several => Err(NodeError::Ambiguous {
-                word: word.to_string(),
-                candidates: some_of(
-                    &several.iter().map(|(id, _)| short(id)).collect::<Vec<_>>(),
-                    LISTED,
-                ),
-                way_out: "give more of the id",
-            }),
-        }
-    }
-
     pub(super) fn workload(&mut self, scope: Scope) -> Result<Workload, NodeError> {
         let Scope { name, netns, inode, cgroup, home, leader } = scope;
         let cgroup = match cgroup {
@@ -507,7 +468,7 @@ fn home(path: &str) -> Option<String> {
     (!matches!(path, "" | "/")).then(|| path.to_owned())
 }
 
-fn there_is<S: Into<String>>(what: &str, names: impl Iterator<Item = S>) -> String {
+pub(super) fn there_is<S: Into<String>>(what: &str, names: impl Iterator<Item = S>) -> String {
     let names: Vec<String> = names.map(Into::into).collect();
     if names.is_empty() {
         return format!("there are no {what}");

@@ -11,6 +11,8 @@ pub mod container;
 pub mod drive;
 pub mod kill;
 pub mod local;
+mod lowering;
+mod named_container;
 pub mod network;
 mod pod_container;
 pub mod pods;

@@ -102,6 +102,9 @@ mod tests {
             node: "n".to_owned(),
             host_network: false,
         };
+        // A worker of a load is in the container's cgroup and on the node's network.
+        fixture.process(3, "kfault-worker", &format!("{pod_path}/{}", id("b")), "host");
+        std::fs::write(fixture.path("proc/3/cmdline"), b"kfault\0worker\0cpu\0").unwrap();
         let mut found = |id| workload(&mut host, &pods, &cgroups, (&pod, &container(id)), "c");
         let app = found(id("b")).unwrap();
         let place = app.place.unwrap();

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
+use crate::engine::strain::load;
 
 /// A process and where it lives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,13 @@ pub fn process(proc: &Path, pid: u32) -> Option<Process> {
     let comm = fs::read(proc.join(pid.to_string()).join("comm")).ok()?;
     let comm = String::from_utf8_lossy(&comm).trim_end_matches('\n').to_owned();
     Some(Process { pid, comm })
+}
+
+/// True for a worker that an engine has put into its target's cgroup.
+#[must_use]
+pub fn is_worker(proc: &Path, pid: u32) -> bool {
+    let command = fs::read(proc.join(pid.to_string()).join("cmdline"));
+    command.is_ok_and(|command| load::is_worker(&command))
 }
 
 /// File of the process's network namespace.

@@ -74,7 +74,7 @@ pub struct Load {
 /// Workers that compute.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CpuLoad {
-    /// How many, at least 1.
+    /// How many; 0: one for each processor.
     pub workers: u32,
     /// How much of one processor each of them uses, percent, 0 to 100.
     pub percent: u32,
@@ -83,7 +83,7 @@ pub struct CpuLoad {
 /// Workers that take memory, keep it and keep it resident.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MemoryLoad {
-    /// How many, at least 1.
+    /// How many; 0: one for each processor.
     pub workers: u32,
     /// How much they take together.
     pub size: Amount,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chaos_user::engine::strain::Strains;
-use chaos_user::plan::strain::{CpuLoad, Grip, Load, Place, Strain};
+use chaos_user::plan::strain::{Amount, CpuLoad, DiskLoad, Grip, Load, MemoryLoad, Place, Strain};
 use kfault_tests::cgroup::Cgroup;
 use kfault_tests::clock::wait_for;
 use kfault_tests::kfault::{LEASE, command};
@@ -86,7 +86,7 @@ fn workers_end_with_the_first_process_of_their_target() -> Result<Done> {
     let place = Place { leader: leader.pid(), ..place(&scene.target)? };
     let mut strains = Strains::default();
     let strain = of_cpu(place, None);
-    strains.begin(&strain)?;
+    strains.begin(&strain, &mut || {})?;
     strains.tend();
     ensure!(pids(&scene.target)?.len() == 3, "{:?}", pids(&scene.target)?);
     ensure!(strains.report("s").is_alive && strains.report("s").figures.running == 2);
@@ -106,7 +106,7 @@ fn a_duration_ends_them() -> Result<Done> {
     let mut strains = Strains::default();
     let strain = of_cpu(place(&scene.target)?, Some(Duration::from_millis(1500)));
     let start = Instant::now();
-    strains.begin(&strain)?;
+    strains.begin(&strain, &mut || {})?;
     ensure!(scene.workers()?.len() == 2);
     ensure!(scene.is_empty_within(Duration::from_secs(4)), "{:?}", scene.workers()?);
     let took = start.elapsed();
@@ -165,17 +165,17 @@ fn many_starts_and_ends_leave_nothing() -> Result<Done> {
     const CYCLES: u32 = 100;
     let scene = Scene::new()?;
     let descriptors = || fs::read_dir("/proc/self/fd").map(|all| all.count());
-    let strain = of_cpu(place(&scene.target)?, None);
+    let strain = of_every_kind(place(&scene.target)?);
     let mut strains = Strains::default();
     let (before, children) = (descriptors()?, children()?);
     let start = Instant::now();
     for cycle in 0..CYCLES {
-        strains.begin(&strain).with_context(|| format!("start {cycle}"))?;
-        ensure!(pids(&scene.target)?.len() == 2, "start {cycle}: {:?}", pids(&scene.target)?);
+        strains.begin(&strain, &mut || {}).with_context(|| format!("start {cycle}"))?;
+        ensure!(pids(&scene.target)?.len() == 4, "start {cycle}: {:?}", pids(&scene.target)?);
         strains.end(&strain).with_context(|| format!("end {cycle}"))?;
         ensure!(scene.target.is_empty(), "end {cycle}: {:?}", pids(&scene.target)?);
     }
-    println!("{CYCLES} starts and ends of 2 workers in {:?}", start.elapsed());
+    println!("{CYCLES} starts and ends of 4 workers in {:?}", start.elapsed());
     ensure!(descriptors()? == before, "{} descriptors, before {before}", descriptors()?);
     ensure!(self::children()? == children, "a child is left");
     scene.ensure_over("after many starts and ends")?;
@@ -258,6 +258,19 @@ pub fn place(cgroup: &Cgroup) -> Result<Place> {
     let id = fs::metadata(cgroup.directory()).context("a cgroup")?.ino();
     let cgroup = json!({"path": cgroup.path(), "id": id, "level": 1});
     Ok(Place { cgroup: serde_json::from_value(cgroup).context("a place")?, leader: 0 })
+}
+
+/// One worker of every kind.
+fn of_every_kind(place: Place) -> Strain {
+    let memory =
+        MemoryLoad { workers: 1, size: Amount::Bytes(4_000_000), ramp_ns: 0, oom_score_adj: 0 };
+    let load = Load {
+        cpu: Some(CpuLoad { workers: 1, percent: 1 }),
+        memory: Some(memory),
+        sync_workers: 1,
+        disk: Some(DiskLoad { workers: 1, bytes: 100_000 }),
+    };
+    Strain { grip: Grip::Load(load), ..of_cpu(place, None) }
 }
 
 /// Two idle workers.

@@ -224,7 +224,7 @@ fn fork(most: u32) -> (u32, i32) {
         // SAFETY: this process has one thread, and the child does nothing but wait to be killed,
         // or ends with us.
         match unsafe { libc::fork() } {
-            // SAFETY: plain calls, in the child.
+            // SAFETY: plain calls.
             0 => unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 loop {

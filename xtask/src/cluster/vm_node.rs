@@ -44,9 +44,9 @@ const QUOTE: &str = r#"
     before=1 line=
     for word; do
         shift
-        case $before$word in
-        1--) before= ;;
-        1*) set -- "$@" "$word" ;;
+        case $before:$word in
+        1:--) before= ;;
+        1:*) set -- "$@" "$word" ;;
         *) line="$line '$(printf %s "$word" | sed "s/'/'\\\\''/g")'" ;;
         esac
     done
@@ -262,11 +262,11 @@ mod tests {
 
     #[test]
     fn arguments_arrive_as_they_are() {
-        let words = ["%s|", "it's", "--", "a  b", "$HOME \"*\"", "", "-x"];
+        let words = ["%s|", "it's", "--", "a  b", "$HOME \"*\"", "", "-x", "1--", "10.0.0.1/32"];
         let mut command = Command::new("sh");
         command.args(["-c", QUOTE, "ssh", "sh", "-c", "--", "printf"]).args(words);
         let said = exec::read(&mut command).unwrap();
-        assert_eq!(said, "it's|--|a  b|$HOME \"*\"||-x|");
+        assert_eq!(said, "it's|--|a  b|$HOME \"*\"||-x|1--|10.0.0.1/32|");
     }
 
     #[test]

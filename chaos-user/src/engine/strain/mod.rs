@@ -61,17 +61,30 @@ pub struct Strains {
 }
 
 impl Strains {
-    /// Lets a strain act. Where its target has vanished nothing does, and [`Strains::report`] says
+    /// Lets a strain act. Many workers take their time to start: `meanwhile` is called about once a
+    /// second until they have, and the other strains live on. Where its target has vanished nothing does, and [`Strains::report`] says
     /// so.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] where its cgroup lacks a controller, others as they come.
     /// Nothing of the strain acts then.
-    pub fn begin(&mut self, strain: &Strain) -> Result<(), EngineError> {
+    pub fn begin(
+        &mut self,
+        strain: &Strain,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(), EngineError> {
         let begun = match &strain.grip {
-            Grip::Load(load) => Running::start(strain, load).map(|running| {
-                self.loads.insert(strain.id.clone(), running);
-            }),
+            Grip::Load(load) => {
+                let Self { loads, guard, .. } = self;
+                let mut live_on = || {
+                    loads.values().for_each(Running::beat);
+                    guard.beat();
+                    meanwhile();
+                };
+                Running::start(strain, load, &mut live_on).map(|running| {
+                    self.loads.insert(strain.id.clone(), running);
+                })
+            }
             Grip::Limits(limits) => {
                 let held = Held::set(&mut self.guard, strain, limits);
                 if self.limits.is_empty() && held.is_err() {

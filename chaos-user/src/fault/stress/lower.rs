@@ -32,7 +32,9 @@ fn describe(load: &Load) -> String {
     let Load { cpu, memory, sync_workers, disk } = load;
     let mut words = Vec::new();
     if let Some(cpu) = cpu {
-        words.push(format!("{} at {} % of a processor each", workers(cpu.workers), cpu.percent));
+        let each = if cpu.workers == 1 { "" } else { " each" };
+        let (all, percent) = (workers(cpu.workers), cpu.percent);
+        words.push(format!("{all} at {percent} % of a processor{each}"));
     }
     if let Some(memory) = memory {
         let mut text = format!("{} with {}", workers(memory.workers), amount(memory.size));
@@ -46,11 +48,13 @@ fn describe(load: &Load) -> String {
         words.push(text);
     }
     if *sync_workers > 0 {
-        words.push(format!("{} that flush the file system", workers(*sync_workers)));
+        let verb = if *sync_workers == 1 { "flushes" } else { "flush" };
+        words.push(format!("{} that {verb} the file system", workers(*sync_workers)));
     }
     if let Some(disk) = disk {
+        let verb = if disk.workers == 1 { "writes" } else { "write" };
         let all = workers(disk.workers);
-        words.push(format!("{all} that write files of {}", size(disk.bytes)));
+        words.push(format!("{all} that {verb} files of {}", size(disk.bytes)));
     }
     words.join(", ")
 }

@@ -178,7 +178,7 @@ impl Held {
         if self.is_over {
             return;
         }
-        let is_late = self.until_ns.is_some_and(|until| until <= now_ns());
+        let is_late = self.is_late();
         if is_late || !self.target.is_alive() {
             if let Err(error) = self.put_back() {
                 tracing::error!(%error, "cannot put a limit back");
@@ -234,13 +234,21 @@ impl Held {
         Ok(())
     }
 
+    fn is_late(&self) -> bool {
+        self.until_ns.is_some_and(|until| until <= now_ns())
+    }
+
     /// What others have changed, in words.
     fn changes(&self) -> Vec<String> {
+        let is_late = self.is_late();
         let changed = |entry: &Entry| {
             let knob = entry.knob.describe();
             let now = match look(entry).ok()? {
                 State::Changed(now) => now,
-                State::Before if !entry.knob.means_same(&entry.before, &entry.after) => {
+                // After the deadline it is the guard that has put it back.
+                State::Before
+                    if !is_late && !entry.knob.means_same(&entry.before, &entry.after) =>
+                {
                     entry.before.clone()
                 }
                 State::Gone if self.target.is_alive() => {

@@ -33,7 +33,7 @@ use super::place::Directories;
 use crate::api::figures::Figures;
 use crate::engine::error::EngineError;
 use crate::engine::line::monotonic_ns;
-use crate::plan::strain::{Load, Strain};
+use crate::plan::strain::{Amount, Load, Strain};
 
 /// How long the start may stand still before it has failed.
 const START: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ pub struct Running {
     /// What is known beforehand.
     forecast: Vec<String>,
     oom_kills: u64,
+    resident_peak: u64,
     is_gone: bool,
     is_dry: bool,
 }
@@ -57,12 +58,16 @@ pub struct Running {
 impl Running {
     /// Starts them, and returns when every one is in the cgroup and at work. One that the kernel
     /// has killed for want of memory by then has begun as well: its successor comes with
-    /// [`Running::tend`].
+    /// [`Running::tend`]. `meanwhile` is called about once a second.
     ///
     /// # Errors
     /// [`EngineError::Gone`] where the target has vanished, [`EngineError::Unsupported`] where
     /// nobody can work, others as they come. No worker is left then.
-    pub fn start(strain: &Strain, load: &Load) -> Result<Self, EngineError> {
+    pub fn start(
+        strain: &Strain,
+        load: &Load,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<Self, EngineError> {
         let site = Site::open(&strain.place, strain.duration)?;
         let seats = seats(load, site.directories())?;
         let meter = Meter::of(site.directories());
@@ -70,6 +75,7 @@ impl Running {
         let mut running = Self {
             forecast: forecast(load, site.directories()),
             oom_kills: start.oom_kills,
+            resident_peak: 0,
             is_gone: false,
             is_dry: strain.dry_run,
             site,
@@ -79,19 +85,19 @@ impl Running {
         };
         if !running.is_dry {
             // Dropped on failure, which kills those that have started.
-            running.start_all()?;
+            running.start_all(meanwhile)?;
         }
         Ok(running)
     }
 
-    fn start_all(&mut self) -> Result<(), EngineError> {
+    fn start_all(&mut self, meanwhile: &mut dyn FnMut()) -> Result<(), EngineError> {
         process::make_room(self.seats.len());
         let mut beaten = monotonic_ns();
         for at in 0..self.seats.len() {
             if let Some(seat) = self.seats.get_mut(at) {
                 seat.start(&self.site)?;
             }
-            self.beat_if_due(&mut beaten);
+            self.beat_if_due(&mut beaten, meanwhile);
         }
         let mut progress = (self.seats.len(), monotonic_ns());
         loop {
@@ -108,17 +114,23 @@ impl Running {
                 return Err(self.standstill());
             }
             std::thread::sleep(Duration::from_millis(1));
-            self.beat_if_due(&mut beaten);
+            self.beat_if_due(&mut beaten, meanwhile);
         }
     }
 
     /// Those that started first must not lose their lease while the last ones start.
-    fn beat_if_due(&self, beaten: &mut u64) {
+    fn beat_if_due(&self, beaten: &mut u64, meanwhile: &mut dyn FnMut()) {
         let now = monotonic_ns();
         if now.saturating_sub(*beaten) >= 1_000_000_000 {
             *beaten = now;
-            self.seats.iter().for_each(|seat| seat.beat(lease_ns()));
+            self.beat();
+            meanwhile();
         }
+    }
+
+    /// Lets the workers live on for another lease.
+    pub fn beat(&self) {
+        self.seats.iter().for_each(|seat| seat.beat(lease_ns()));
     }
 
     fn hear_the_starting(&mut self) -> Result<(), EngineError> {
@@ -179,6 +191,7 @@ impl Running {
         if self.is_dry || self.is_gone {
             return;
         }
+        self.resident_peak = self.resident_peak.max(self.resident_bytes());
         self.is_gone = self.look() || self.site.is_gone();
         if self.is_gone {
             if let Err(error) = self.shut() {
@@ -214,11 +227,16 @@ impl Running {
             running: count(seats.iter().filter(|seat| seat.is_at_work()).count()),
             restarts: seats.iter().map(Seat::restarts).sum(),
             cpu_seconds: seats.iter().map(Seat::cpu_ns).sum::<u64>() as f64 / 1e9,
-            resident_bytes: seats.iter().map(Seat::resident_bytes).sum(),
+            resident_bytes: self.resident_bytes(),
             ..Figures::default()
         };
+        figures.resident_peak_bytes = self.resident_peak.max(figures.resident_bytes);
         self.meter.read().since(&self.start, &mut figures);
         StrainReport { id: id.into(), is_alive: !self.is_gone, notes: self.notes(), figures }
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.seats.iter().map(Seat::resident_bytes).sum()
     }
 
     /// The forecast, and for each sort of worker the one of them with the most to tell.
@@ -309,10 +327,23 @@ fn forecast(load: &Load, directories: &Directories) -> Vec<String> {
             directories.unified().display()
         ));
     }
-    if load.memory.is_some() {
+    if let Some(memory) = &load.memory {
         notes.push(out_of_memory(directories));
+        notes.extend(both_numbers(memory.size, directories));
     }
     notes
+}
+
+/// A share of the node is easily meant to be one of the limit: both, as numbers.
+fn both_numbers(size: Amount, directories: &Directories) -> Option<String> {
+    let Amount::PercentOfNode(percent) = size else { return None };
+    let megabytes = |bytes: u64| format!("{:.0} MB", bytes as f64 / 1e6);
+    let of_node = megabytes(bytes(size, directories).ok()?);
+    let of_limit = match bytes(Amount::PercentOfLimit(percent), directories) {
+        Ok(bytes) => format!("{percent} % of the target's own limit are {}", megabytes(bytes)),
+        Err(_) => "the target has no limit of its own".to_owned(),
+    };
+    Some(format!("{percent} % of the node's memory are {of_node}; {of_limit}"))
 }
 
 /// What the kernel does when a cgroup's memory runs out, for people.

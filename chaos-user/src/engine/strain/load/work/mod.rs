@@ -11,7 +11,7 @@ mod memory;
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use super::channel::{Channel, Received, Word, until};
 use super::order::{Order, Task};
@@ -73,21 +73,26 @@ pub fn work(order: &Order) -> io::Result<Infallible> {
     if let Err(trouble) = settle(order) {
         fail(&line, trouble);
     }
-    let before = anonymous_bytes();
-    if let Err(trouble) = join::join(&order.bounds.cgroups) {
-        fail(&line, trouble);
-    }
-    // Closed when the target is a cgroup as such.
-    // SAFETY: the engine puts it there for us.
-    let leader = (order.bounds.leader != 0).then(|| unsafe { OwnedFd::from_raw_fd(LEADER) });
+    // Before it enters the cgroup, which may have as many tasks as it may have (pids.max).
+    let (go, wait) = mpsc::channel();
     let (theirs, task, of) = (Arc::clone(&line), order.task, order.bounds.leader);
     let thread = std::thread::Builder::new().name("kfault-work".into()).spawn(move || {
+        let Ok(before) = wait.recv() else { return };
         let Err(trouble) = act(&theirs, task, of, before);
         fail(&theirs, trouble);
     });
     if let Err(error) = thread {
         fail(&line, Trouble::Other { doing: "start a thread".into(), errno: errno(&error) });
     }
+    let before = anonymous_bytes();
+    if let Err(trouble) = join::join(&order.bounds.cgroups) {
+        fail(&line, trouble);
+    }
+    // It listens until it is told.
+    let _ = go.send(before);
+    // Closed when the target is a cgroup as such.
+    // SAFETY: the engine puts it there for us.
+    let leader = (order.bounds.leader != 0).then(|| unsafe { OwnedFd::from_raw_fd(LEADER) });
     let leader = leader.as_ref().map(AsFd::as_fd);
     end(watch(&line, leader, order.bounds.until_ns, order.bounds.deadline_ns))
 }
