@@ -141,22 +141,27 @@ fn a_quota_of_a_fifth_is_a_fifth() -> Result<Done> {
     let two = Two::new()?;
     let target = Worker::start(&two.target, &Work::Spin)?;
     let other = Worker::start(&two.other, &Work::Spin)?;
-    let free = target.share(Duration::from_secs(1))?;
+    is_without_a_quota(&target).context("as it is")?;
     let run = two.run(&quota())?.start()?;
     // The first period was half over.
     std::thread::sleep(Duration::from_millis(200));
-    let start = (target.cpu()?, other.cpu()?, Instant::now());
-    std::thread::sleep(Duration::from_secs(5));
-    let wall = start.2.elapsed().as_secs_f64();
-    let share = |worker: &Worker, before| -> Result<f64> {
-        Ok(worker.cpu()?.saturating_sub(before).as_secs_f64() / wall)
-    };
-    let (held, whole) = (share(&target, start.0)?, share(&other, start.1)?);
-    println!("share of a processor: {free:.3} before, {held:.3} at 20 %, neighbour {whole:.3}");
-    ensure!((0.18..=0.22).contains(&held), "20 % of a processor came to {held:.3}");
-    ensure!(free > 0.25, "without a limit it had {free:.3} of a processor only");
-    // What others on a busy machine leave to it, and more than a limit that hits it would.
-    ensure!(whole > 0.4, "the neighbour had {whole:.3} of a processor only");
+    let (mut tries, mut is_told) = (0, false);
+    while !is_told {
+        let before = (target.cpu()?, other.cpu()?, Instant::now());
+        std::thread::sleep(Duration::from_secs(5));
+        let wall = before.2.elapsed().as_secs_f64();
+        let share = |worker: &Worker, before| -> Result<f64> {
+            Ok(worker.cpu()?.saturating_sub(before).as_secs_f64() / wall)
+        };
+        let (held, whole) = (share(&target, before.0)?, share(&other, before.1)?);
+        println!("share of a processor: {held:.3} at 20 %, neighbour {whole:.3}");
+        ensure!(held <= 0.22, "20 % of a processor came to {held:.3}");
+        // Where others leave so little to the neighbour, the quota is not what limits.
+        is_told = whole > 0.4;
+        tries += 1;
+        ensure!(!is_told || held >= 0.18, "20 % of a processor came to {held:.3}");
+        ensure!(is_told || tries < 6, "the neighbour never had more than {whole:.3}");
+    }
     // On hybrid hosts both versions have a file of this name, and one counts.
     let quota = two.other.file("cpu.max").or_else(|| two.other.file("cpu.cfs_quota_us"));
     let throttled = fs::read_to_string(quota.context("no quota")?.with_file_name("cpu.stat"))?;
@@ -164,11 +169,23 @@ fn a_quota_of_a_fifth_is_a_fifth() -> Result<Done> {
     let summary = run.stop()?;
     let (periods, seconds) =
         (figure(summary.json(), "throttledPeriods"), figure(summary.json(), "throttledSeconds"));
-    ensure!(periods >= 40.0 && seconds > 1.0, "{periods} periods, {seconds} s: {summary:?}");
-    let freed = target.share(Duration::from_secs(1))?;
-    ensure!(freed > 0.25, "after recovery it has {freed:.3} of a processor");
+    ensure!(periods >= 30.0 && seconds > 1.0, "{periods} periods, {seconds} s: {summary:?}");
+    is_without_a_quota(&target).context("after recovery")?;
     two.is_over(Duration::ZERO)?;
     Ok(Done::Kept)
+}
+
+/// More than the quota within some second: on a busy machine not in each.
+fn is_without_a_quota(worker: &Worker) -> Result<()> {
+    let mut shares = Vec::new();
+    for _ in 0..20 {
+        let share = worker.share(Duration::from_secs(1))?;
+        if share > 0.25 {
+            return Ok(());
+        }
+        shares.push(share);
+    }
+    anyhow::bail!("it never had more of a processor than {shares:.3?}")
 }
 
 const MIB: usize = 1024 * 1024;

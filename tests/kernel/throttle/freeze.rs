@@ -33,7 +33,8 @@ impl Frozen {
     fn start(change: impl FnOnce(Run) -> Run) -> Result<Self> {
         let two = Two::new()?;
         let (target, other) = (Counter::start(&two.target)?, Counter::start(&two.other)?);
-        ensure!(target.runs() && other.runs(), "nothing runs as it is");
+        let run = || target.runs() && other.runs();
+        ensure!(wait_for(Duration::from_secs(20), run), "nothing runs as it is");
         let run = change(two.run(&frozen())?).start()?;
         let frozen = Self { run, target, other, two };
         frozen.stands_still()?;
