@@ -11,7 +11,7 @@ use super::bpf::{self, Kind};
 use super::error::EngineError;
 use super::netlink::Rtnl;
 use super::object::{Object, PROGRAMS, ProgramReport};
-use super::{device, host, line};
+use super::{device, host, line, strain};
 use crate::plan::Direction;
 
 /// Whether a mechanism can be used.
@@ -101,7 +101,14 @@ pub fn probe_all() -> Vec<Mechanism> {
         )),
     };
     let mut found = vec![mechanism("bpf object", &everything, verified)];
-    let Ok(mut object) = object else { return found };
+    let strains = || {
+        let all = strain::probe::probe_all();
+        all.into_iter().map(|(name, serves, tried)| mechanism(name, serves, tried))
+    };
+    let Ok(mut object) = object else {
+        found.extend(strains());
+        return found;
+    };
     found.push(mechanism("tc hook", &everything, tc_hook(&mut object)));
     found.push(mechanism("fq departure times", &TIME, fq()));
     found.push(mechanism("delay line", &TIME, delay_line(&mut object)));
@@ -110,6 +117,7 @@ pub fn probe_all() -> Vec<Mechanism> {
         &["partition of units, cgroups, processes"],
         cgroup(&mut object, Kind::CgroupEgress),
     ));
+    found.extend(strains());
     found
 }
 

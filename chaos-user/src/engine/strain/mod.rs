@@ -8,6 +8,7 @@ pub mod limits;
 pub mod load;
 pub mod meter;
 mod place;
+pub mod probe;
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use procfs::process::Process;
+use procfs::process::{MountInfo, Process};
 
 use crate::engine::error::EngineError;
 use crate::engine::host::cgroup_mount;
@@ -98,7 +98,7 @@ fn v1(place: &Place) -> BTreeMap<String, PathBuf> {
     let Ok(mounts) = Process::myself().and_then(|me| me.mountinfo()) else { return found };
     let leader = i32::try_from(place.leader).ok().filter(|pid| *pid > 0);
     let own = leader.and_then(|pid| Process::new(pid).ok()?.cgroups().ok());
-    for mount in mounts.into_iter().filter(|mount| mount.fs_type == "cgroup") {
+    for mount in mounts.into_iter().filter(carries) {
         for controller in mount.super_options.keys() {
             // Runtimes and systemd use one path in every hierarchy; a process by itself may be in
             // any cgroup of each.
@@ -116,6 +116,12 @@ fn v1(place: &Place) -> BTreeMap<String, PathBuf> {
         }
     }
     found
+}
+
+/// True for a hierarchy of v1 with a controller that matters here.
+pub fn carries(mount: &MountInfo) -> bool {
+    let mut names = mount.super_options.keys();
+    mount.fs_type == "cgroup" && names.any(|name| CONTROLLERS.contains(&name.as_str()))
 }
 
 /// Controllers of v1 that a worker has to be in, or whose limits can be set.

@@ -16,6 +16,7 @@ mod refuse;
 mod undo;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use self::undo::{Outcome, State, look, put_back};
 use super::meter::{Meter, Reading};
 use super::{Directories, StrainReport};
 use crate::engine::error::EngineError;
-use crate::plan::strain::{Limits, Strain};
+use crate::plan::strain::{Limits, Place, Strain};
 
 /// Processes that are in the kernel freeze when they leave it; this long we wait for them.
 const FREEZING: Duration = Duration::from_secs(2);
@@ -43,6 +44,22 @@ const FREEZING: Duration = Duration::from_secs(2);
 /// When the journal cannot be written.
 pub fn sweep() -> Result<Vec<String>, EngineError> {
     undo::sweep(&Journal::of_host())
+}
+
+/// Sets limits of a cgroup of ours and puts back what was there: whether it can be done. Says what
+/// there is to know about it.
+///
+/// # Errors
+/// As [`Held::set`].
+pub fn try_out(place: &Place, limits: &Limits) -> Result<String, EngineError> {
+    let directories = Directories::of(place)?;
+    let chosen = lower::settings(&directories, limits)?;
+    for one in &chosen.all {
+        one.knob.write(&one.after).map_err(|error| refuse::explain(one, error))?;
+        one.knob.write(&one.before).map_err(|error| refuse::explain(one, error))?;
+    }
+    let files: BTreeSet<&str> = chosen.all.iter().map(|one| one.knob.file.as_str()).collect();
+    Ok(files.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// Limits of one strain.
