@@ -37,7 +37,7 @@ impl Scratch {
         let mut scratch = Self { place: Place::default(), made: Vec::new() };
         scratch.make(unified.clone()).map_err(failed)?;
         let mounts = Process::myself().and_then(|me| me.mountinfo());
-        for other in mounts.into_iter().flatten().filter(|one| carries(one)) {
+        for other in mounts.into_iter().flatten().filter(carries) {
             scratch.make(other.mount_point.join(&name)).map_err(failed)?;
         }
         let id = fs::metadata(&unified).map_err(failed)?.ino();
