@@ -50,6 +50,13 @@ impl Scratch {
             // Controllers that share a hierarchy, or are mounted twice.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Ok(()) => {
+                // Nobody can be in a cpuset of v1 that has not been given anything.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    let above = directory.parent().map(|parent| parent.join(file));
+                    if let Some(all) = above.and_then(|above| fs::read_to_string(above).ok()) {
+                        fs::write(directory.join(file), all)?;
+                    }
+                }
                 self.made.push(directory);
                 Ok(())
             }
