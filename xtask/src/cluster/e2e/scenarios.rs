@@ -76,7 +76,7 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("metrics: what was injected, asked and told", served::metrics, Ci),
     ("an agent answers for its own node only, and may do nothing else", nodes::rights, Ci),
     ("what this version cannot do is said, and can be deleted", unsupported, Ci),
-    ("the examples of PodChaos", examples::pods, Ci),
+    ("the examples of PodChaos", examples::pods, Full),
     ("the example of Schedule, every two minutes", examples::schedule, Full),
     ("the agents' rights reach containers of other users", install::other_users, Ci),
     ("kfault stop: everything is paused and has recovered", install::stop, Ci),

@@ -243,11 +243,13 @@ pub fn agents_are_killed(bench: &Bench<'_>) -> Result<()> {
     let spec = json!({
         "mode": "all", "selector": web(), "stressors": { "cpu": { "workers": 1, "load": 20 } },
     });
+    let before = pids(bench)?;
     bench.apply(&object("StressChaos", "busy", &spec))?;
     bench.apply(&throttle("few", &web(), &json!({ "pids": { "max": 100 } })))?;
     for what in ["stresschaos/busy", "throttlechaos/few"] {
         bench.condition(what, "AllInjected")?;
     }
+    ensure!(pids(bench)?.iter().all(|max| max == "100"), "pids.max is {:?}", pids(bench)?);
     super::crash::Program::Agent.signal(bench, "KILL")?;
     let mut all = 0;
     for node in bench.nodes()? {
@@ -263,13 +265,18 @@ pub fn agents_are_killed(bench: &Bench<'_>) -> Result<()> {
         bench.kubectl(&["delete", what, "--timeout=40s"])?;
     }
     no_workers(bench)?;
-    for pod in &web {
+    ensure!(pids(bench)? == before, "pids.max is left at {:?}", pids(bench)?);
+    Ok(())
+}
+
+/// `pids.max` of every web container.
+fn pids(bench: &Bench<'_>) -> Result<Vec<String>> {
+    let of = |pod: &Pod| {
         let container = container(bench, pod)?;
         let id = container["containerID"].as_str().unwrap_or_default();
         let id = id.rsplit('/').next().unwrap_or_default();
         let script = format!("cat $(find /sys/fs/cgroup -path '*{id}*' -name pids.max | head -1)");
-        let max = bench.on_node(&pod.node, "sh", &["-c", &script])?;
-        ensure!(max.trim() == "max", "{}: pids.max is left at {max}", pod.name);
-    }
-    Ok(())
+        Ok(bench.on_node(&pod.node, "sh", &["-c", &script])?.trim().to_owned())
+    };
+    shop::pods(bench, "default", "app=web")?.iter().map(of).collect()
 }
