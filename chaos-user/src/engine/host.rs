@@ -12,6 +12,7 @@ use chaos_abi::rule::Rule;
 use chaos_abi::target::{CgroupKey, Slot, flag};
 
 use super::bpf::{self, Kind};
+use super::cgroup::{cgroup_mount, no_cgroup};
 use super::device::{Attached, Open, Queue, present};
 use super::error::EngineError;
 use super::kernel::{Kernel, Path};
@@ -132,11 +133,7 @@ impl Host {
     }
 
     fn cgroup_directory(&self, cgroup: &Cgroup) -> Result<PathBuf, EngineError> {
-        let mount = self.cgroup_mount.as_ref().ok_or(EngineError::Unsupported {
-            mechanism: "cgroup",
-            reason: "no cgroup v2 hierarchy is mounted".into(),
-            way_out: "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified",
-        })?;
+        let mount = self.cgroup_mount.as_ref().ok_or_else(no_cgroup)?;
         let directory = mount.join(cgroup.path.trim_start_matches('/'));
         match std::fs::metadata(&directory) {
             Ok(found) if found.st_ino() == cgroup.id => Ok(directory),
@@ -253,12 +250,6 @@ fn opposite(direction: Direction) -> Direction {
         Direction::Egress => Direction::Ingress,
         Direction::Ingress => Direction::Egress,
     }
-}
-
-/// Where the v2 hierarchy is mounted, which on hybrid hosts is not `/sys/fs/cgroup`.
-pub fn cgroup_mount() -> Option<PathBuf> {
-    let mounts = procfs::process::Process::myself().ok()?.mountinfo().ok()?;
-    mounts.into_iter().find(|m| m.fs_type == "cgroup2").map(|m| m.mount_point)
 }
 
 /// Whether we are in a namespace of cgroups that is not the machine's first, as in a node that is

@@ -4,11 +4,12 @@
 //! [`executor`] for how actions are done and undone, [`host`] for the real kernel.
 
 pub mod bpf;
+mod cgroup;
 mod device;
 mod error;
 mod executor;
 pub mod fake;
-pub(crate) mod host;
+mod host;
 mod journal;
 pub mod kernel;
 pub mod line;

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::bpf::{self, Kind};
+use super::cgroup::cgroup_mount;
 use super::error::EngineError;
 use super::netlink::Rtnl;
 use super::object::{Object, PROGRAMS, ProgramReport};
-use super::{device, host, line, strain};
+use super::{device, line, strain};
 use crate::plan::Direction;
 
 /// Whether a mechanism can be used.
@@ -177,7 +178,7 @@ fn delay_line(object: &mut Object) -> Result<String, EngineError> {
 fn cgroup(object: &mut Object, kind: Kind) -> Result<String, EngineError> {
     let missing =
         || EngineError::os("find a cgroup v2 mount", io::Error::from(io::ErrorKind::NotFound));
-    let mount = host::cgroup_mount().ok_or_else(missing)?;
+    let mount = cgroup_mount().ok_or_else(missing)?;
     let scratch = ScratchCgroup::new(&mount)?;
     let entry = object.entry(kind, 0)?;
     let directory = File::open(&scratch.0).map_err(|e| EngineError::os("open a cgroup", e))?;

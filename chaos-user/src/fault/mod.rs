@@ -6,6 +6,8 @@
 mod compose;
 pub mod event;
 pub mod explain;
+#[cfg(test)]
+mod fixture;
 mod grip;
 pub mod lifecycle;
 mod load;

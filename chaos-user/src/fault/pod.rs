@@ -170,17 +170,11 @@ impl PodChaos {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::read_spec;
     use super::*;
 
     fn read(more: &Value) -> (Option<PodChaos>, Findings) {
-        let mut spec = json!({ "selector": {}, "mode": "one" });
-        for (key, value) in more.as_object().unwrap() {
-            spec[key] = value.clone();
-        }
-        let mut findings = Findings::default();
-        let fields = Fields::of(&spec, "spec", &mut findings).unwrap();
-        let read = PodChaos::read(fields, "default", &mut findings);
-        (read, findings)
+        read_spec(more, PodChaos::read)
     }
 
     #[test]

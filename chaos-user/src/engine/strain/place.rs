@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use procfs::process::{MountInfo, Process};
 
+use crate::engine::cgroup::{cgroup_mount, no_cgroup};
 use crate::engine::error::EngineError;
-use crate::engine::host::cgroup_mount;
 use crate::plan::strain::Place;
 
 /// Which kind of hierarchy a controller is in.
@@ -37,11 +37,7 @@ impl Directories {
     /// [`EngineError::Gone`] when the cgroup, or the process that the target ends with, has
     /// vanished; [`EngineError::Unsupported`] on a host without cgroup v2.
     pub fn of(place: &Place) -> Result<Self, EngineError> {
-        let mount = cgroup_mount().ok_or(EngineError::Unsupported {
-            mechanism: "cgroup",
-            reason: "no cgroup v2 hierarchy is mounted".into(),
-            way_out: "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified",
-        })?;
+        let mount = cgroup_mount().ok_or_else(no_cgroup)?;
         let path = &place.cgroup.path;
         let gone = || EngineError::Gone { what: format!("cgroup {path}") };
         let unified = below(&mount, path);

@@ -10,8 +10,8 @@ use procfs::process::Process;
 use super::limits;
 use super::load::Running;
 use super::place::{Directories, Version, carries};
+use crate::engine::cgroup::{cgroup_mount, no_cgroup};
 use crate::engine::error::EngineError;
-use crate::engine::host::cgroup_mount;
 use crate::plan::Cgroup;
 use crate::plan::strain::{Amount, CpuLoad, CpuQuota, Grip, IoLimit, Limits, Load, Place, Strain};
 
@@ -26,11 +26,7 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Result<Self, EngineError> {
-        let mount = cgroup_mount().ok_or(EngineError::Unsupported {
-            mechanism: "cgroup",
-            reason: "no cgroup v2 hierarchy is mounted".into(),
-            way_out: "mount one: mount -t cgroup2 none /sys/fs/cgroup/unified",
-        })?;
+        let mount = cgroup_mount().ok_or_else(no_cgroup)?;
         let name = format!("kfault-doctor-{}", std::process::id());
         let failed = |e| EngineError::os("make a cgroup to try it on", e);
         let unified = mount.join(&name);

@@ -1,19 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::fields::Fields;
 use crate::api::finding::Findings;
+use crate::fault::fixture::read_spec;
 use crate::plan::strain::{Amount, CpuLoad, DiskLoad, Load, MemoryLoad};
 
 fn read(more: &Value) -> (Option<StressChaos>, Findings) {
-    let mut spec = json!({ "selector": {}, "mode": "one" });
-    for (key, value) in more.as_object().unwrap() {
-        spec[key] = value.clone();
-    }
-    let mut findings = Findings::default();
-    let fields = Fields::of(&spec, "spec", &mut findings).unwrap();
-    let read = StressChaos::read(fields, "default", &mut findings);
-    (read, findings)
+    read_spec(more, StressChaos::read)
 }
 
 fn load(more: &Value) -> Load {

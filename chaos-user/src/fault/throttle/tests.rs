@@ -1,19 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::fields::Fields;
 use crate::api::finding::Findings;
+use crate::fault::fixture::read_spec;
 use crate::plan::strain::{Amount, CpuQuota, IoLimit, Limits};
 
 fn read(more: &Value) -> (Option<ThrottleChaos>, Findings) {
-    let mut spec = json!({ "selector": {}, "mode": "one" });
-    for (key, value) in more.as_object().unwrap() {
-        spec[key] = value.clone();
-    }
-    let mut findings = Findings::default();
-    let fields = Fields::of(&spec, "spec", &mut findings).unwrap();
-    let read = ThrottleChaos::read(fields, "default", &mut findings);
-    (read, findings)
+    read_spec(more, ThrottleChaos::read)
 }
 
 #[test]

@@ -25,6 +25,19 @@ pub struct Knob {
     pub field: Option<String>,
 }
 
+/// One number to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Where.
+    pub knob: Knob,
+    /// The field of the manifest that it comes from.
+    pub field: &'static str,
+    /// What is there now.
+    pub before: String,
+    /// What shall be there.
+    pub after: String,
+}
+
 impl Knob {
     /// The number that is all that a file holds.
     ///

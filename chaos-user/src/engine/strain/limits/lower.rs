@@ -9,23 +9,10 @@ use std::path::Path;
 
 use super::super::place::{Directories, Version};
 use super::disks::{self, Disk};
-use super::knob::Knob;
+use super::knob::{Knob, Setting};
 use super::refuse;
 use crate::engine::error::EngineError;
 use crate::plan::strain::{Amount, CpuQuota, IoLimit, Limits};
-
-/// One number to be written.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Setting {
-    /// Where.
-    pub knob: Knob,
-    /// The field of the manifest that it comes from.
-    pub field: &'static str,
-    /// What is there now.
-    pub before: String,
-    /// What shall be there.
-    pub after: String,
-}
 
 /// Numbers to be written, and what people should know about them.
 #[derive(Debug, Default, PartialEq)]

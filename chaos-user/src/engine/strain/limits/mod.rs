@@ -28,7 +28,7 @@ pub use guard::Guard;
 pub use watch::watch;
 
 use self::journal::{Entry, Journal, boot, now_ns};
-use self::lower::Setting;
+use self::knob::Setting;
 use self::undo::{Outcome, State, look, put_back};
 use super::meter::{Meter, Reading};
 use super::{Directories, StrainReport};

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::place::{Directories, Version};
-use super::lower::Setting;
+use super::knob::Setting;
 use crate::engine::error::EngineError;
 
 /// The directory of a controller's files, or which controller is missing.
