@@ -168,6 +168,14 @@ fn ends(experiment: &Experiment) -> Vec<(&'static str, String)> {
     if let Fault::Pod(spec) = &experiment.fault {
         out.push(("does", format!("{} (in a cluster only)", spec.describe())));
     }
+    if let Fault::Stress(spec) = &experiment.fault
+        && spec.load.memory.is_some()
+    {
+        let what = "where it runs out, the kernel kills: on cgroup v2 with memory.oom.group, as \
+                    kubelets set it, the whole container; else one process, which is most likely a \
+                    worker (it is started again)";
+        out.push(("memory", what.to_owned()));
+    }
     out.push((
         "lasts",
         match experiment.duration() {

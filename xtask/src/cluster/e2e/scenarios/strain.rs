@@ -204,6 +204,14 @@ pub fn quota(bench: &Bench<'_>) -> Result<()> {
         let used = busy(bench, pod, 4)?;
         ensure!((5.0..=12.5).contains(&used), "{}: {used:.1} % of a processor", pod.name);
     }
+    // Its answers go through the container's own sockets.
+    bench.connects("web", 0, 250)?;
+    bench.until("the network's rule to match", || {
+        let faults = bench.get(&["nodefaults", "-A"])?;
+        let all = faults["items"].as_array().cloned().unwrap_or_default();
+        let rules = all.iter().filter_map(|one| one["status"]["rules"].as_array()).flatten();
+        Ok(rules.filter(|rule| rule["injected"].as_u64() > Some(0)).count() == 2)
+    })?;
     bench.until("the node to tell of it", || {
         let faults = bench.get(&["nodefaults", "-A"])?;
         let all = faults["items"].as_array().cloned().unwrap_or_default();
