@@ -104,7 +104,7 @@ fn a_kind_that_kfault_does_not_know_is_refused_and_not_skipped() -> Result<Done>
     let net = Net::new()?;
     let good = Manifest::loss("100").named("good");
     for (version, kind, code) in [
-        ("chaos-mesh.org/v1alpha1", "StressChaos", 3),
+        ("chaos-mesh.org/v1alpha1", "TimeChaos", 3),
         ("chaos-mesh.org/v1alpha1", "NoChaos", 2),
         ("litmuschaos.io/v1alpha1", "NetworkChaos", 2),
         ("apps/v1", "Deployment", 2),
