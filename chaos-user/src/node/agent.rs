@@ -344,7 +344,8 @@ impl Agent {
                 status.records = one.records.iter().map(failed).collect();
             }
             (Some(one), None) => {
-                status.records = one.records.iter().map(|record| self.record(record)).collect();
+                status.records =
+                    one.records.iter().map(|record| self.record(one, record)).collect();
                 status.rules = one.rules.iter().map(|rule| self.rule(rule)).collect();
                 status.strains =
                     one.strains.iter().filter_map(|strain| self.strain(strain)).collect();
@@ -368,10 +369,12 @@ impl Agent {
         Some(Answer { key: key.to_owned(), status, is_over: lowered.is_none() })
     }
 
-    /// What became of a target, its strain included.
-    fn record(&self, record: &NodeRecord) -> NodeRecord {
+    /// What became of a target, its strain included. Another experiment's strain on the same
+    /// target is no concern of this one.
+    fn record(&self, one: &OnNode, record: &NodeRecord) -> NodeRecord {
         let target = container_name(&record.id);
-        let unfit = self.unfit.values().find(|(strain, _)| strain.target == target);
+        let own = one.strains.iter().find(|strain| strain.target == target);
+        let unfit = own.and_then(|strain| self.unfit.get(&strain.id));
         match unfit {
             Some((_, reason)) if record.state == NodeState::Injected => {
                 NodeRecord { state: NodeState::Failed, message: reason.clone(), ..record.clone() }

@@ -42,6 +42,13 @@ impl StrainReport {
     }
 }
 
+/// Bytes of a page.
+fn page_size() -> u64 {
+    // SAFETY: plain call.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
+}
+
 /// Takes away what a crashed run left behind; says what. The host lock must be held.
 ///
 /// # Errors

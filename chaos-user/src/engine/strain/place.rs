@@ -83,6 +83,13 @@ impl Directories {
     }
 }
 
+/// Whether everything in a cgroup is frozen, by itself or from above: `cgroup.events` of the
+/// directory in the unified hierarchy, since 5.2.
+pub fn is_frozen(unified: &Path) -> bool {
+    let events = fs::read_to_string(unified.join("cgroup.events"));
+    events.is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
+}
+
 /// A path that starts with a slash, below a mount.
 fn below(mount: &Path, path: &str) -> PathBuf {
     mount.join(path.trim_start_matches('/'))

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::strain::page_size;
+
 /// Where a number is: in a file of a cgroup, in some files once per device, in `io.max` four of
 /// them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -132,7 +134,9 @@ impl Knob {
     fn normal(&self, value: &str) -> Vec<String> {
         let words = value.split_whitespace();
         let normal = |word: &str| match word.parse::<u64>() {
-            Ok(bytes) if self.file.starts_with("memory.") => (bytes / page() * page()).to_string(),
+            Ok(bytes) if self.file.starts_with("memory.") => {
+                (bytes / page_size() * page_size()).to_string()
+            }
             Ok(number) => number.to_string(),
             Err(_) => word.to_owned(),
         };
@@ -154,13 +158,6 @@ impl Knob {
 /// Whether an error says that a file's cgroup, or its controller, is not there any more.
 pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV))
-}
-
-/// Bytes per page.
-fn page() -> u64 {
-    // SAFETY: plain call.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    u64::try_from(size).ok().filter(|size| *size > 0).unwrap_or(4096)
 }
 
 #[cfg(test)]
@@ -206,7 +203,7 @@ mod tests {
     #[test]
     fn memory_is_compared_in_pages_and_nothing_else_is() {
         let (_kept, high) = knob("memory.high", "max");
-        assert!(high.means_same("10000000", &(10_000_000 / page() * page()).to_string()));
+        assert!(high.means_same("10000000", &(10_000_000 / page_size() * page_size()).to_string()));
         assert!(!high.means_same("10000000", "max"));
         assert!(!high.means_same("10000000", "20000000"));
         let (_kept, pids) = knob("pids.max", "max");

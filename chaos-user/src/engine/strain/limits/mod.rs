@@ -31,6 +31,7 @@ use self::journal::{Entry, Journal, boot, now_ns};
 use self::knob::Setting;
 use self::undo::{Outcome, State, look, put_back};
 use super::meter::{Meter, Reading};
+use super::place::is_frozen;
 use super::{Directories, StrainReport};
 use crate::engine::error::EngineError;
 use crate::plan::strain::{Limits, Place, Strain};
@@ -282,14 +283,9 @@ impl Held {
         self.entries.iter().filter_map(changed).collect()
     }
 
-    fn is_frozen(&self) -> bool {
-        let events = fs::read_to_string(self.target.unified.join("cgroup.events"));
-        events.is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
-    }
-
     fn wait_until_frozen(&mut self, patience: Duration) {
         let start = Instant::now();
-        while !self.is_frozen() {
+        while !is_frozen(&self.target.unified) {
             if start.elapsed() > patience {
                 self.note(format!(
                     "not everything of {} was frozen within {} s: some process is in the kernel \

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::channel::{Channel, Word, beat};
 use super::order::Order;
 use crate::engine::line::monotonic_ns;
+use crate::engine::strain::page_size;
 
 /// A worker. It is killed when dropped.
 #[derive(Debug)]
@@ -175,12 +176,6 @@ fn anonymous_pages(statm: &str) -> Option<u64> {
     let mut fields = statm.split_whitespace().skip(1).map(|field| field.parse::<u64>().ok());
     let (resident, shared) = (fields.next()??, fields.next()??);
     Some(resident.saturating_sub(shared))
-}
-
-/// Bytes of a page.
-fn page_size() -> u64 {
-    // SAFETY: plain call.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// A descriptor of a process, which can be polled for its end.

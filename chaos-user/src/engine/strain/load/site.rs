@@ -9,7 +9,7 @@ use super::order::Bounds;
 use super::process::{has_ended, open_pidfd};
 use crate::engine::error::EngineError;
 use crate::engine::line::monotonic_ns;
-use crate::engine::strain::place::{Directories, Version};
+use crate::engine::strain::place::{Directories, Version, is_frozen};
 use crate::plan::strain::Place;
 
 /// A worker lives at most this long without a beat, as a rule acts at most this long.
@@ -41,7 +41,7 @@ impl Site {
         if site.is_gone() {
             return Err(EngineError::Gone { what: site.name() });
         }
-        if is_frozen(&site.directories) {
+        if stops(&site.directories) {
             return Err(EngineError::Unsupported {
                 mechanism: "stress workers",
                 reason: format!("cgroup {} is frozen: nothing runs in it", place.cgroup.path),
@@ -107,14 +107,12 @@ fn leader_error(pid: u32, place: &Place, error: std::io::Error) -> EngineError {
     }
 }
 
-/// Whether a process that enters the cgroup is stopped there. v2: `cgroup.events`, since 5.2; v1:
-/// `freezer.state`. Both know of cgroups above.
-fn is_frozen(directories: &Directories) -> bool {
-    let v2 = fs::read_to_string(directories.unified().join("cgroup.events"));
+/// Whether a process that enters the cgroup is stopped there, by v2 or by v1's `freezer.state`. Both
+/// know of cgroups above.
+fn stops(directories: &Directories) -> bool {
     let v1 = match directories.controller("freezer") {
         Some((Version::V1, path)) => fs::read_to_string(path.join("freezer.state")).ok(),
         _ => None,
     };
-    v2.is_ok_and(|text| text.lines().any(|line| line == "frozen 1"))
-        || v1.is_some_and(|state| state.trim() != "THAWED")
+    is_frozen(directories.unified()) || v1.is_some_and(|state| state.trim() != "THAWED")
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::trouble::{Trouble, errno};
 use super::anonymous_bytes;
 use crate::engine::line::monotonic_ns;
+use crate::engine::strain::page_size;
 
 /// How often it grows while it is still growing.
 const STEP: Duration = Duration::from_millis(20);
@@ -56,12 +57,6 @@ fn grown(pages: usize, passed_ns: u64, ramp_ns: u64) -> usize {
     }
     let due = pages as u128 * u128::from(passed_ns) / u128::from(ramp_ns);
     usize::try_from(due).unwrap_or(pages)
-}
-
-/// Bytes of a page.
-fn page_size() -> u64 {
-    // SAFETY: plain call.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// Memory of the process.
