@@ -17,7 +17,7 @@ use chaos_abi::line::{LINE_HEADER, LineHeader, MAGIC};
 use chaos_abi::target::{Slot, flag};
 
 use crate::maps::{
-    DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_REFUSE_EGRESS,
+    DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_DNS, TO_TC_REFUSE_EGRESS,
     TO_TC_REFUSE_INGRESS,
 };
 use crate::skb::{PEER_IS_DESTINATION, PEER_IS_SOURCE, TCP, UDP};
@@ -68,8 +68,12 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     };
     // SAFETY: the context is valid.
     let bytes = unsafe { (*context).wire_len } as u64;
-    let Some(decision) = effect::decide_all(context, slot, &packet, bytes) else {
-        return TC_ACT_UNSPEC;
+    let decision = match resumed() {
+        Some(decision) => decision,
+        None => match effect::decide_all(context, slot, &packet, bytes) {
+            Some(decision) => decision,
+            None => return TC_ACT_UNSPEC,
+        },
     };
     if decision.fate == FATE_REJECT {
         // SAFETY: index 0 holds a classifier; where it does not, the packet is lost.
@@ -78,6 +82,10 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     }
     if decision.fate == FATE_LOST {
         return lose();
+    }
+    if decision.asks != 0 {
+        // SAFETY: index 0 holds a classifier; where it does not, nothing is answered.
+        unsafe { TO_TC_DNS.tail_call(&ctx, 0) };
     }
     if decision.flip != 0 {
         flip(context, &packet, device, decision.flip);
@@ -89,6 +97,21 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
         return to_line(context, device, decision);
     }
     carry_out(context, slot, device, packet.protocol, decision)
+}
+
+/// What was decided about this packet before it was asked about, if it has been.
+#[inline(always)]
+fn resumed() -> Option<&'static mut Decision> {
+    // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
+    let decision = unsafe { &mut *DECISION.get_ptr_mut(0)? };
+    // SAFETY: a field of a valid structure. Volatile: another program reads and writes it.
+    unsafe {
+        if core::ptr::read_volatile(&raw const decision.resumed) == 0 {
+            return None;
+        }
+        core::ptr::write_volatile(&raw mut decision.resumed, 0);
+    }
+    Some(decision)
 }
 
 /// Stamps a clone, or lets a packet pass that comes back from the delay line.

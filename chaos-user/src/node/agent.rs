@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use chaos_abi::counter::Counters;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -68,7 +69,7 @@ struct Agent {
     /// Since when each strain acts.
     since: BTreeMap<String, (Strain, Timestamp)>,
     /// Counters of rules that were written anew since.
-    earlier: BTreeMap<String, (u64, u64)>,
+    earlier: BTreeMap<String, [u64; 3]>,
     answers: mpsc::UnboundedSender<Answer>,
     told: BTreeMap<String, Answer>,
     told_at: Instant,
@@ -276,8 +277,9 @@ impl Agent {
         for rule in plan.rules.iter().filter(|rule| !same(rule)) {
             if let Some(report) = self.reports.remove(&rule.id) {
                 let earlier = self.earlier.entry(rule.id.clone()).or_default();
-                earlier.0 += report.counters.matched;
-                earlier.1 += report.counters.injected;
+                for (sum, more) in earlier.iter_mut().zip(told(&report.counters)) {
+                    *sum += more;
+                }
             }
         }
         self.reports.retain(|id, _| ids.contains(id.as_str()));
@@ -398,16 +400,15 @@ impl Agent {
 
     fn rule(&self, rule: &Rule) -> NodeRule {
         let earlier = self.earlier.get(&rule.id).copied().unwrap_or_default();
-        let now = self
-            .reports
-            .get(&rule.id)
-            .map_or((0, 0), |r| (r.counters.matched, r.counters.injected));
+        let report = self.reports.get(&rule.id);
+        let now = report.map_or([0; 3], |report| told(&report.counters));
         NodeRule {
             rule: rule.id.clone(),
             describes: rule.describes.clone(),
             declared: rule.declared,
-            matched: earlier.0 + now.0,
-            injected: earlier.1 + now.1,
+            matched: earlier[0] + now[0],
+            injected: earlier[1] + now[1],
+            unreadable: earlier[2] + now[2],
         }
     }
 
@@ -432,4 +433,9 @@ impl Agent {
             }
         }
     }
+}
+
+/// Those counters of a rule that its status has: matched, injected, unreadable.
+fn told(counters: &Counters) -> [u64; 3] {
+    [counters.matched, counters.injected, counters.unreadable]
 }

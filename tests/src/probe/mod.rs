@@ -1,5 +1,6 @@
 //! Measurements with plain sockets, from outside.
 
+pub mod dns;
 pub mod ping;
 pub mod process;
 pub mod tcp;
