@@ -3,6 +3,7 @@
 mod between;
 mod contract;
 mod crash;
+mod dns;
 mod dual;
 mod examples;
 mod filter;
@@ -108,6 +109,8 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("stress: memory as declared, and again when the container is", strain::memory, Ci),
     ("throttle: a busy container at a tenth of a processor", strain::quota, Ci),
     ("throttle: a frozen server answers nobody until its time is over", strain::pause, Ci),
+    ("dns: one name of one pod, an error and a random address", dns::one_name_of_one_pod, Ci),
+    ("dns: a pod on its node's network, and not the node", dns::host_network, Full),
     ("loads and limits end with their agent and come back", strain::agents_are_killed, Full),
     ("contract: conditions, records and events of a whole life", contract::life, Ci),
     ("contract: columns, short names, endpoints", contract::resources, Ci),
