@@ -50,7 +50,7 @@ impl Program {
     }
 
     /// New pods: the next crash is their first, so that nobody waits for a back-off.
-    fn renew(self, bench: &Bench<'_>) -> Result<()> {
+    pub fn renew(self, bench: &Bench<'_>) -> Result<()> {
         let label = format!("app.kubernetes.io/component={}", self.word());
         let own = ["--namespace", "chaos-mesh"];
         bench.kubectl(&[&own[..], &["delete", "pod", "-l", &label, "--timeout=60s"]].concat())?;
