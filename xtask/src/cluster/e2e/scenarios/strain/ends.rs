@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::super::super::Bench;
@@ -77,7 +77,7 @@ pub fn not_with_a_neighbours_refusal(bench: &Bench<'_>) -> Result<()> {
     bench.condition("stresschaos/busy", "AllInjected")?;
     let before = ids_of_workers(bench)?;
     ensure!(before.len() == 2, "{before:?}");
-    let io = json!({ "io": { "device": "4242:1", "readBps": "1Mi" } });
+    let io = json!({ "io": { "devices": ["4242:1"], "readBps": "1Mi" } });
     bench.apply(&throttle("nowhere", &web(), &io))?;
     bench.until("the refusal to be told", || {
         let told = bench.get(&["throttlechaos/nowhere"])?.to_string();
@@ -112,9 +112,11 @@ pub fn without_an_agent(bench: &Bench<'_>) -> Result<()> {
         // Until the kubelet has had enough of it.
         Ok(is_away()? || (Program::Agent.signal(bench, "KILL").is_ok() && is_away()?))
     })?;
-    bench.within(Duration::from_secs(7), "the limits to be as they were", || {
-        Ok(pids(bench)? == before)
-    })?;
+    bench
+        .within(Duration::from_secs(7), "the limits to be as they were", || {
+            Ok(pids(bench)? == before)
+        })
+        .with_context(|| format!("pids.max is {:?} and was {before:?}", pids(bench)))?;
     ensure!(is_away()?, "an agent was there again, and may have done it");
     bench.neighbour_is_well()?;
     bench.kubectl(&["delete", "throttlechaos/few", "--timeout=60s"])?;

@@ -14,7 +14,9 @@ fn is_more(bench: &Bench<'_>, pods: &[Pod], before: &[u64], bytes: u64) -> Resul
     for (pod, before) in pods.iter().zip(before) {
         let more = usage(bench, pod)?.memory.saturating_sub(*before);
         let most = bytes + bytes / 20 + 2_000_000;
-        ensure!((bytes..=most).contains(&more), "{}: {more} bytes more, not {bytes}", pod.name);
+        // The server itself gives some back meanwhile.
+        let least = bytes - bytes / 100;
+        ensure!((least..=most).contains(&more), "{}: {more} bytes more, not {bytes}", pod.name);
     }
     Ok(())
 }
