@@ -36,17 +36,28 @@ impl Program {
 
     /// Sends a signal to it on every node that has it.
     pub fn signal(self, bench: &Bench<'_>, signal: &str) -> Result<()> {
-        let word = self.word();
+        let hit = self.for_each(bench, &format!("kill -{signal} ${{p#/proc/}} && echo hit"))?;
+        ensure!(hit > 0, "no {} runs", self.word());
+        Ok(())
+    }
+
+    /// Whether it runs anywhere.
+    pub fn runs(self, bench: &Bench<'_>) -> Result<bool> {
+        Ok(self.for_each(bench, "echo one")? > 0)
+    }
+
+    /// Does something for each of its processes (`$p`); how many lines were said.
+    fn for_each(self, bench: &Bench<'_>, what: &str) -> Result<usize> {
         let script = format!(
             "for p in /proc/[0-9]*; do tr '\\0' ' ' 2>/dev/null <$p/cmdline | \
-             grep -q '^/kfault {word}' && kill -{signal} ${{p#/proc/}} && echo hit; done; true"
+             grep -q '^/kfault {}' && {what}; done; true",
+            self.word()
         );
-        let mut hit = 0;
+        let mut lines = 0;
         for node in bench.nodes()? {
-            hit += bench.on_node(&node, "sh", &["-c", &script])?.lines().count();
+            lines += bench.on_node(&node, "sh", &["-c", &script])?.lines().count();
         }
-        ensure!(hit > 0, "no {word} runs");
-        Ok(())
+        Ok(lines)
     }
 
     /// New pods: the next crash is their first, so that nobody waits for a back-off.
