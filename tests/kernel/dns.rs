@@ -1,6 +1,7 @@
 //! Name resolution: chosen names get an error or an address at random, whoever the resolver is;
 //! other names, other programs and the neighbour get theirs.
 
+mod resolvers;
 mod scene;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +13,6 @@ use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family};
-use kfault_tests::ns::{Ns, mount};
 use kfault_tests::probe::dns::{
     A, AAAA, IMPATIENCE, NOERROR, NXDOMAIN, PATIENCE, Query, REAL, REFUSED, Resolver, SERVFAIL,
     TXT, ask, ask_tcp, exchange,
@@ -24,7 +24,7 @@ use serde_json::json;
 use scene::Scene;
 
 use crate::faulty::{on_client, with_run};
-use crate::harness::{Done, Proof, Test, tests};
+use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
@@ -46,8 +46,8 @@ pub fn tests() -> Vec<Test> {
         a_process_of_the_cgroup_gets_an_error_and_its_neighbour_an_address,
         a_dry_run_counts_and_answers_nothing,
         experiments_answer_in_turn_and_other_faults_go_on,
-        the_system_library_is_answered_whatever_its_search_list,
     ));
+    all.extend(resolvers::tests());
     all
 }
 
@@ -411,44 +411,4 @@ fn experiments_answer_in_turn_and_other_faults_go_on() -> Result<Done> {
     })?;
     ensure!(summary.total("answered") == 3, "{}", summary.json());
     Ok(Done::Kept)
-}
-
-/// glibc, with the search list that a cluster gives its pods.
-fn the_system_library_is_answered_whatever_its_search_list() -> Result<Done> {
-    let scene = Scene::new()?;
-    let client = &scene.net.client.ns;
-    let needs = || client.output("getent", &["hosts", "127.0.0.1"]).map(drop);
-    if let Some(proof) = Proof::by_trying("getent", needs) {
-        return Ok(Done::Cannot(proof));
-    }
-    let file = tempfile(&format!(
-        "nameserver {}\nsearch default.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n",
-        scene.net.server.ip(Family::V4)
-    ))?;
-    let path = file.path().to_string_lossy();
-    mount(Some(&path), "/etc/resolv.conf", None, libc::MS_BIND)?;
-    let done = scene.with_fault(&Manifest::dns("error", &["google.com"]), |_| {
-        let resolves = |ns: &Ns, name| ns.output("getent", &["ahostsv4", name]).is_ok();
-        ensure!(!resolves(client, "google.com"), "google.com has an address");
-        ensure!(resolves(client, "example.com"), "example.com has no address");
-        ensure!(resolves(&scene.net.near.ns, "google.com"), "the neighbour is harmed");
-        Ok(())
-    });
-    umount("/etc/resolv.conf")?;
-    done?;
-    Ok(Done::Kept)
-}
-
-fn tempfile(text: &str) -> Result<tempfile::NamedTempFile> {
-    let file = tempfile::NamedTempFile::new().context("make a file")?;
-    std::fs::write(file.path(), text).context("write a file")?;
-    Ok(file)
-}
-
-fn umount(path: &str) -> Result<()> {
-    let text = std::ffi::CString::new(path).context("a path")?;
-    // SAFETY: a string that lives until the end of the call.
-    let done = unsafe { libc::umount2(text.as_ptr(), libc::MNT_DETACH) };
-    ensure!(done == 0, "unmount {path}: {}", std::io::Error::last_os_error());
-    Ok(())
 }

@@ -11,8 +11,8 @@ use chaos_abi::dns::{RANDOM_V4, RANDOM_V4_HOST, RANDOM_V6, reply};
 use chaos_abi::limit::RULES_PER_SLOT;
 use chaos_abi::target::Slot;
 
-use super::tc::lose;
-use crate::maps::{DECISION, Decision, FRAME, NO_NAME, PACKET, QUERY, Query, TO_TC_EGRESS};
+use super::tc::{lose, resume};
+use crate::maps::{DECISION, Decision, FRAME, NO_NAME, PACKET, QUERY, Query};
 use crate::question::{HEADER, Kind, OPTIONS, fetch, kfault_ask, read};
 use crate::reply::{ETHERNET, TO_OUR_STACK, finish, pseudo, refuse, send_back, sum};
 use crate::skb::{FROM_NETWORK_HEADER, Packet, TCP, UDP};
@@ -37,14 +37,7 @@ pub fn tc_dns(ctx: TcContext) -> i32 {
     if let Some(action) = answer(context, packet, decision) {
         return action;
     }
-    // SAFETY: fields of a valid structure. Volatile: another program reads them. Index 0 holds a
-    // classifier; where it does not, the packet passes.
-    unsafe {
-        core::ptr::write_volatile(&raw mut decision.asks, 0);
-        core::ptr::write_volatile(&raw mut decision.resumed, 1);
-        TO_TC_EGRESS.tail_call(&ctx, 0);
-        core::ptr::write_volatile(&raw mut decision.resumed, 0);
-    }
+    resume(&ctx, decision);
     TC_ACT_UNSPEC
 }
 

@@ -17,8 +17,8 @@ use chaos_abi::line::{LINE_HEADER, LineHeader, MAGIC};
 use chaos_abi::target::{Slot, flag};
 
 use crate::maps::{
-    DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_DNS, TO_TC_REFUSE_EGRESS,
-    TO_TC_REFUSE_INGRESS,
+    DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_DNS, TO_TC_EGRESS,
+    TO_TC_REFUSE_EGRESS, TO_TC_REFUSE_INGRESS,
 };
 use crate::skb::{PEER_IS_DESTINATION, PEER_IS_SOURCE, TCP, UDP};
 use crate::{effect, skb, target};
@@ -27,6 +27,9 @@ use crate::{effect, skb, target};
 const CLONE: u32 = 0xfa17;
 /// `tc_index` of a packet that has its delay behind it.
 pub const DONE: u32 = 0xfa18;
+
+/// `cb[1]` of a packet that has been asked about.
+const ASKED: u32 = 0xfa17_d045;
 
 /// No device has this index, so a redirect to it frees the packet without an error for the
 /// sender; `TC_ACT_SHOT` at egress would tell it.
@@ -68,7 +71,7 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     };
     // SAFETY: the context is valid.
     let bytes = unsafe { (*context).wire_len } as u64;
-    let decision = match resumed() {
+    let decision = match resumed(context) {
         Some(decision) => decision,
         None => match effect::decide_all(context, slot, &packet, bytes) {
             Some(decision) => decision,
@@ -99,9 +102,11 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     carry_out(context, slot, device, packet.protocol, decision)
 }
 
-/// What was decided about this packet before it was asked about, if it has been.
+/// What was decided about this packet before it was asked about, if it has been. Two marks say so:
+/// one on this CPU, which outlives a packet whose slot is disarmed in between, and one on the packet,
+/// where there may be anything before.
 #[inline(always)]
-fn resumed() -> Option<&'static mut Decision> {
+fn resumed(skb: *mut __sk_buff) -> Option<&'static mut Decision> {
     // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
     let decision = unsafe { &mut *DECISION.get_ptr_mut(0)? };
     // SAFETY: a field of a valid structure. Volatile: another program reads and writes it.
@@ -110,8 +115,25 @@ fn resumed() -> Option<&'static mut Decision> {
             return None;
         }
         core::ptr::write_volatile(&raw mut decision.resumed, 0);
+        if core::ptr::read_volatile(&raw const (*skb).cb[1]) != ASKED {
+            return None;
+        }
     }
     Some(decision)
+}
+
+/// Goes on in [`tc_egress`] with what was decided there. Returns where that cannot be.
+#[inline(always)]
+pub fn resume(ctx: &TcContext, decision: &mut Decision) {
+    decision.asks = 0;
+    // SAFETY: fields of valid structures. Volatile: another program reads them. Index 0 holds a
+    // classifier.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*ctx.skb.skb).cb[1], ASKED);
+        core::ptr::write_volatile(&raw mut decision.resumed, 1);
+        TO_TC_EGRESS.tail_call(ctx, 0);
+        core::ptr::write_volatile(&raw mut decision.resumed, 0);
+    }
 }
 
 /// Stamps a clone, or lets a packet pass that comes back from the delay line.
