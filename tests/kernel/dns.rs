@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use chaos_user::plan::names::Names;
 use kfault_tests::cgroup::Cgroup;
+use kfault_tests::clock::wait_for;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family};
@@ -46,6 +47,8 @@ pub fn tests() -> Vec<Test> {
         a_process_of_the_cgroup_gets_an_error_and_its_neighbour_an_address,
         a_dry_run_counts_and_answers_nothing,
         experiments_answer_in_turn_and_other_faults_go_on,
+        names_that_two_experiments_share_stay_when_one_is_over,
+        a_kfault_that_is_killed_answers_nothing_after_its_lease,
     ));
     all.extend(resolvers::tests());
     all
@@ -410,5 +413,40 @@ fn experiments_answer_in_turn_and_other_faults_go_on() -> Result<Done> {
         Ok(())
     })?;
     ensure!(summary.total("answered") == 3, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn names_that_two_experiments_share_stay_when_one_is_over() -> Result<Done> {
+    let scene = Scene::new()?;
+    let client = &scene.net.client.ns;
+    let names = ["google.com", "a?.test"];
+    let brief = error(&names, "nxdomain").named("a").with("duration", json!("3s"));
+    let run = on_client(&scene.net, &brief)?.and(&error(&names, "refused").named("b"))?;
+    with_run(&scene.net, run, |_| {
+        let code = |name: &str| anyhow::Ok(scene.ask(client, Family::V4, &Query::a(name))?.code);
+        ensure!(code("ab.test")? == NXDOMAIN, "the first does not answer");
+        let is_over = || code("google.com").is_ok_and(|code| code == REFUSED);
+        ensure!(wait_for(Duration::from_secs(10), is_over), "the second does not answer");
+        // The engine takes the first one's rules away a moment after they have ended.
+        std::thread::sleep(Duration::from_secs(2));
+        for name in names.map(|name| name.replace('?', "b")) {
+            ensure!(code(&name)? == REFUSED, "{name}");
+        }
+        ensure!(code("b.test")? == NOERROR, "another name");
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+fn a_kfault_that_is_killed_answers_nothing_after_its_lease() -> Result<Done> {
+    let scene = Scene::new()?;
+    let kfault = on_client(&scene.net, &Manifest::dns("error", &["google.com"]))?.start()?;
+    let code =
+        || anyhow::Ok(scene.ask(&scene.net.client.ns, Family::V6, &Query::a("google.com"))?.code);
+    ensure!(code()? == SERVFAIL, "nothing is answered");
+    kfault.kill()?;
+    let is_over = || code().is_ok_and(|code| code == NOERROR);
+    ensure!(wait_for(Duration::from_secs(8), is_over), "it goes on without its kfault");
+    kfault_tests::kfault::command(&["sweep"], 0).map(drop)?;
     Ok(Done::Kept)
 }

@@ -56,6 +56,9 @@ struct Agent {
     resolved: Resolved,
     /// Why tasks could not be applied as a whole.
     refused: BTreeMap<String, (Task, String)>,
+    /// Those of them of which a device or cgroup went while they were applied: the next look finds
+    /// what is there then.
+    vanished: BTreeSet<String>,
     /// Why strains could not be applied, by their ids.
     unfit: BTreeMap<String, (Strain, String)>,
     lowered: BTreeMap<String, OnNode>,
@@ -91,6 +94,7 @@ pub async fn serve(
         applied: Plan::default(),
         resolved: Resolved::new(),
         refused: BTreeMap::new(),
+        vanished: BTreeSet::new(),
         unfit: BTreeMap::new(),
         lowered: BTreeMap::new(),
         waiting: BTreeMap::new(),
@@ -148,6 +152,9 @@ impl Agent {
                 return Ok(());
             }
         };
+        for key in std::mem::take(&mut self.vanished) {
+            self.refused.remove(&key);
+        }
         self.refused.retain(|key, (task, _)| self.tasks.get(key) == Some(task));
         let strains = || lowered.values().flat_map(|one| &one.on_node.strains);
         self.unfit.retain(|_, (unfit, _)| strains().any(|strain| strain == unfit));
@@ -250,6 +257,9 @@ impl Agent {
                 if let Err(error) = self.apply(plan, resolved).await? {
                     good.pop();
                     if let Some(task) = self.tasks.get(key) {
+                        if matches!(error, EngineError::Gone { .. }) {
+                            self.vanished.insert(key.clone());
+                        }
                         let refusal = (task.clone(), chain(&error));
                         self.refused.insert(key.clone(), refusal);
                     }

@@ -66,8 +66,13 @@ impl From<Pattern> for String {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)?;
-        if self.is_prefix { f.write_str("*") } else { Ok(()) }
+        // What would be read as something else has the dot of a full name behind it.
+        let end = match (self.is_prefix, self.text.ends_with(['.', '*'])) {
+            (true, _) => "*",
+            (false, true) => ".",
+            (false, false) => "",
+        };
+        write!(f, "{}{end}", self.text)
     }
 }
 
@@ -142,7 +147,35 @@ impl Names {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "\\PC{0,260}") {
+            if let Ok(pattern) = text.parse::<Pattern>() {
+                prop_assert!(pattern.text().len() <= LONGEST);
+                prop_assert_eq!(pattern.to_string().parse(), Ok(pattern));
+            }
+        }
+
+        #[test]
+        fn a_name_matches_itself_its_beginnings_and_with_any_character_replaced(
+            name in "[a-z0-9-]{1,9}(\\.[a-z0-9-]{1,9}){0,3}",
+            at in any::<prop::sample::Index>(),
+        ) {
+            let at = at.index(name.len());
+            let beginning = format!("{}*", &name[..at]);
+            let replaced = format!("{}?{}", &name[..at], &name[at + 1..]);
+            for pattern in [name.as_str(), &beginning, &replaced] {
+                prop_assert!(pattern.parse::<Pattern>().unwrap().matches(&name), "{}", pattern);
+                let more = format!("{name}x");
+                let is_open = pattern.ends_with('*');
+                prop_assert_eq!(pattern.parse::<Pattern>().unwrap().matches(&more), is_open);
+            }
+        }
+    }
 
     fn matches(pattern: &str, name: &str) -> bool {
         pattern.parse::<Pattern>().unwrap().matches(name)

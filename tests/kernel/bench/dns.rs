@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use kfault_tests::clock::wait_for;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{Family, Net};
-use kfault_tests::probe::dns::{Query, answers_per_second, ask};
+use kfault_tests::probe::dns::{Query, ask};
+use kfault_tests::probe::dns_load::answers_per_second;
 use kfault_tests::stats::quantile;
 use serde_json::json;
 

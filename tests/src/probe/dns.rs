@@ -5,12 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::ns::Ns;
+
+/// The port of name servers.
+pub const PORT: u16 = 53;
 
 /// Types of records.
 pub const A: u16 = 1;
@@ -137,7 +140,7 @@ impl Query {
 }
 
 fn port_of(to: IpAddr) -> SocketAddr {
-    SocketAddr::new(to, 53)
+    SocketAddr::new(to, PORT)
 }
 
 /// Sends a message and waits for what comes back.
@@ -208,43 +211,6 @@ fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut bytes)?;
     Ok(bytes)
-}
-
-/// How many answers come in a second when so many queries are on their way at once.
-pub fn answers_per_second(
-    ns: &Ns,
-    to: IpAddr,
-    name: &str,
-    in_flight: usize,
-    time: Duration,
-) -> Result<f64> {
-    const LOST: Duration = Duration::from_millis(200);
-    ns.run(|| {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("a socket")?;
-        socket.set_read_timeout(Some(LOST)).context("a timeout")?;
-        socket.connect(port_of(to)).context("connect to a resolver")?;
-        let query = Query::a(name).bytes(next_id());
-        let send = || socket.send(&query).context("send a query");
-        let mut buffer = [0; 512];
-        let mut answers = 0u32;
-        let begun = Instant::now();
-        let mut missing = in_flight;
-        while begun.elapsed() < time {
-            for _ in 0..missing {
-                send()?;
-            }
-            missing = match socket.recv(&mut buffer) {
-                Ok(size) => {
-                    ensure!(size > query.len(), "an answer without an address");
-                    answers += 1;
-                    1
-                }
-                // Some were lost on their way.
-                Err(_) => in_flight,
-            };
-        }
-        Ok(f64::from(answers) / begun.elapsed().as_secs_f64())
-    })
 }
 
 /// Answers every query over UDP and TCP. Ends when dropped.

@@ -116,3 +116,58 @@ fn on_node_network(bench: &Bench<'_>, pod: &Pod) -> Result<()> {
     bench.kubectl(&["delete", "dnschaos/names", "--timeout=10s"])?;
     is_known(bench, pod, SERVICE)
 }
+
+/// A container that was started again is another cgroup; the other container is never hit.
+pub fn one_container(bench: &Bench<'_>) -> Result<()> {
+    let container = |name: &str| {
+        json!({
+            "name": name, "image": bench.site.app_image, "imagePullPolicy": "IfNotPresent",
+            // Not the first process: that one takes no signal that it has no handler for.
+            "command": ["sh", "-c", "sleep 100000 & wait"],
+            "securityContext": { "readOnlyRootFilesystem": true },
+        })
+    };
+    let two = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "two", "namespace": "default", "labels": { "role": "two" } },
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container("first"), container("second")],
+        },
+    });
+    bench.apply(&two)?;
+    bench.kubectl(&["wait", "--for=condition=Ready", "pod/two", "--timeout=30s"])?;
+    let done = in_two_containers(bench);
+    bench.kubectl(&["delete", "pod/two", "--timeout=20s"])?;
+    done
+}
+
+fn in_two_containers(bench: &Bench<'_>) -> Result<()> {
+    let said = |container: &str| {
+        let ask = format!("nslookup {SERVICE} 2>&1; true");
+        bench.kubectl(&["exec", "two", "--container", container, "--", "sh", "-c", &ask])
+    };
+    let spec = json!({
+        "action": "error", "mode": "all", "containerNames": ["second"],
+        "selector": { "labelSelectors": { "role": "two" } },
+    });
+    bench.apply(&object("DNSChaos", "names", &spec))?;
+    bench.condition("dnschaos/names", "AllInjected")?;
+    ensure!(said("second")?.contains("SERVFAIL"), "the second resolves");
+    ensure!(!said("first")?.contains("SERVFAIL"), "the first does not resolve");
+    let restarts = || -> Result<i64> {
+        let all = bench.get(&["pod/two"])?["status"]["containerStatuses"].clone();
+        let all = all.as_array().cloned().unwrap_or_default();
+        let second = all.iter().find(|one| one["name"] == "second");
+        Ok(second.and_then(|one| one["restartCount"].as_i64()).unwrap_or_default())
+    };
+    bench.kubectl(&["exec", "two", "--container", "second", "--", "killall", "sleep"])?;
+    bench.until("the restart", || Ok(restarts()? > 0))?;
+    bench.until("the fault to act again", || {
+        Ok(said("second").is_ok_and(|said| said.contains("SERVFAIL")))
+    })?;
+    ensure!(!said("first")?.contains("SERVFAIL"), "the first does not resolve");
+    bench.kubectl(&["delete", "dnschaos/names", "--timeout=10s"])?;
+    ensure!(!said("second")?.contains("SERVFAIL"), "it goes on after its end");
+    Ok(())
+}
