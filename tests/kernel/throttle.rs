@@ -306,6 +306,10 @@ fn a_disk_is_written_at_its_rate() -> Result<Done> {
     two.keeps_its_rate("1 MiB at 512 KiB/s", &write(64 * 1024, 16), &io)?;
     let io = json!({"writeIops": 50, "devices": [disk.path()]});
     two.keeps_its_rate("100 writes at 50/s", &write(4096, 100), &io)?;
+    // v2 knows whose pages those in the cache are.
+    let cached = Work::Buffered(Blocks { disk: disk.path().into(), block: 64 * 1024, count: 16 });
+    let io = json!({"writeBps": "512Ki", "devices": [disk.path()]});
+    two.keeps_its_rate("1 MiB at 512 KiB/s, buffered", &cached, &io)?;
     Ok(Done::Kept)
 }
 
