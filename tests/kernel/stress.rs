@@ -62,25 +62,36 @@ const MEMORY_ERROR: f64 = 0.02;
 const BATCHES: u64 = 512 << 10;
 
 fn each_cpu_worker_uses_its_share() -> Result<Done> {
+    uses_its_share(2, 30)?;
+    // Natively somebody else may want the processor, which the machines have for themselves.
+    if is_exact() {
+        uses_its_share(1, 50)?;
+        uses_its_share(1, 75)?;
+    }
+    Ok(Done::Kept)
+}
+
+fn uses_its_share(count: usize, load: u32) -> Result<()> {
     let scene = Scene::new()?;
-    let manifest = Manifest::stress(&json!({"cpu": {"workers": 2, "load": 30}}));
+    let manifest = Manifest::stress(&json!({"cpu": {"workers": count, "load": load}}));
     let said = scene.with(&manifest, |kfault| {
         let workers = scene.workers()?;
-        ensure!(workers.len() == 2, "2 workers were asked for: {workers:?}");
-        let shares = exact(&scene, &workers, kfault.pid(), 30.0)?;
+        ensure!(workers.len() == count, "{count} workers were asked for: {workers:?}");
+        let shares = exact(&scene, &workers, kfault.pid(), f64::from(load))?;
         println!("{shares:.3?}");
         // What a run does by itself, its events among it.
         ensure!(shares.kfault <= 1.0, "kfault itself used {:.2} %", shares.kfault);
         Ok(())
     })?;
     let figures = &said["figures"];
-    ensure!(figures["workers"] == 2 && figures["running"] == 2, "{figures}");
+    ensure!(figures["workers"] == count && figures["running"] == count, "{figures}");
     for name in ["cpuSeconds", "cgroupCpuSeconds"] {
         let seconds = figures[name].as_f64().context("a figure")?;
-        let least = window().as_secs_f64() * 0.55;
-        ensure!((least..60.0).contains(&seconds), "{name} is {seconds} of 60 %, {least} at least");
+        let whole = count as f64 * f64::from(load) / 100.0;
+        let least = window().as_secs_f64() * whole * 0.9;
+        ensure!((least..60.0).contains(&seconds), "{name} is {seconds}, at least {least} is due");
     }
-    Ok(Done::Kept)
+    Ok(())
 }
 
 /// Percent of one processor, over some seconds.
