@@ -306,14 +306,28 @@ fn a_disk_is_written_at_its_rate() -> Result<Done> {
     two.keeps_its_rate("1 MiB at 512 KiB/s", &write(64 * 1024, 16), &io)?;
     let io = json!({"writeIops": 50, "devices": [disk.path()]});
     two.keeps_its_rate("100 writes at 50/s", &write(4096, 100), &io)?;
+    // v2 knows whose pages those in the cache are: whoever wrote to the inode first. So the
+    // neighbour has a disk of its own.
+    let beside = Disk::new(64 * MIB as u64)?;
+    let cached = |disk: &Disk| {
+        Work::Buffered(Blocks { disk: disk.path().into(), block: 64 * 1024, count: 16 })
+    };
+    let io = json!({"writeBps": "512Ki", "devices": [disk.path(), beside.path()]});
+    let works = (&cached(&disk), &cached(&beside));
+    two.keep_their_rates("1 MiB at 512 KiB/s, buffered", works, &io)?;
     Ok(Done::Kept)
 }
 
 impl Two {
     /// Work that takes 2 s under the limit, and much less without it.
     fn keeps_its_rate(&self, what: &str, work: &Work, io: &Value) -> Result<()> {
-        let mut target = Worker::new(&self.target, work)?;
-        let mut other = Worker::new(&self.other, work)?;
+        self.keep_their_rates(what, (work, work), io)
+    }
+
+    /// The same with other work for the neighbour.
+    fn keep_their_rates(&self, what: &str, works: (&Work, &Work), io: &Value) -> Result<()> {
+        let mut target = Worker::new(&self.target, works.0)?;
+        let mut other = Worker::new(&self.other, works.1)?;
         let free = target.time()?;
         let run = self.run(&Manifest::throttle().with("io", io.clone()))?.start()?;
         let (held, unheld) = (target.time()?, other.time()?);
