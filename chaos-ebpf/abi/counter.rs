@@ -33,6 +33,10 @@ pub struct Counters {
     pub shaped: u64,
     /// Packets dropped because the queue in front of a rate was full.
     pub overlimit: u64,
+    /// DNS queries answered in place of a server, left unanswered or reset.
+    pub answered: u64,
+    /// DNS queries that could not be read, and passed.
+    pub unreadable: u64,
 }
 
 /// What a rule remembers from packet to packet on one CPU.
@@ -78,7 +82,7 @@ pub struct Clocks {
     pub peak_ns: u64,
 }
 
-const _: () = assert!(size_of::<Counters>() == 13 * 8);
+const _: () = assert!(size_of::<Counters>() == 15 * 8);
 const _: () = assert!(size_of::<Memory>() == 24);
 const _: () = assert!(size_of::<Clocks>() == 24);
 

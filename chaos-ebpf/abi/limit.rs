@@ -24,3 +24,11 @@ pub const EXTENSION_HEADERS: usize = 4;
 pub const DELAY_NS: u64 = 120_000_000_000;
 /// Copies of one packet that all matching rules together may add.
 pub const COPIES: u32 = 4;
+/// Names and prefixes of all lists of names together.
+pub const NAMES: u32 = 65_536;
+/// Patterns with `?` of all lists of names together.
+pub const WILDS: u32 = 4096;
+/// Patterns that one list of names may have.
+pub const PATTERNS_PER_LIST: usize = 1024;
+/// Those of them that may have a `?`: they are compared one by one.
+pub const WILDS_PER_LIST: usize = 16;

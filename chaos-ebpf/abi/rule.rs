@@ -73,6 +73,8 @@ pub mod flag {
     pub const CORRUPT_PAYLOAD: u32 = 1 << 2;
     /// Decide and count, but harm no packet.
     pub const DRY_RUN: u32 = 1 << 3;
+    /// DNS queries are answered as the `ANSWERS` map says.
+    pub const ANSWER: u32 = 1 << 4;
 }
 
 const _: () = assert!(size_of::<Chance>() == 8);

@@ -42,6 +42,8 @@ pub mod flag {
     /// Some rule of this slot holds packets back: the sender's socket must let go of them,
     /// or TCP Small Queues would stall the flow.
     pub const ORPHAN: u32 = 1 << 0;
+    /// The device is the namespace's loopback: what leaves it arrives.
+    pub const LOOPBACK: u32 = 1 << 1;
 }
 
 /// Key of the `CGROUPS` map: a targeted cgroup on the device whose slot is `slot`.

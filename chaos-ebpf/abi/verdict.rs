@@ -18,6 +18,10 @@ pub mod stream {
     pub const REORDER: u64 = 5;
     /// The `jitter` of the `delay` block.
     pub const JITTER: u64 = 6;
+    /// The address that a name gets.
+    pub const ADDRESS: u64 = 7;
+    /// The rest of it, where it is a long one.
+    pub const ADDRESS_REST: u64 = 8;
 }
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,9 +1,12 @@
 //! What a rule does to a packet that it matched. Decisions only: nothing here touches the
 //! packet. The order is partition → loss → corrupt → duplicate → rate → delay and reorder.
+//! Rules that answer DNS queries are noted down here and looked at last: a query that is lost has
+//! no answer, and one that has an answer does not leave.
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use chaos_abi::counter::{Clocks, Counters, Memory, last};
+use chaos_abi::dns;
 use chaos_abi::limit::{COPIES, RULES_PER_SLOT};
 use chaos_abi::rule::{ALWAYS, Chance, Rule, flag};
 use chaos_abi::target::Slot;
@@ -62,13 +65,22 @@ pub extern "C" fn kfault_rule(index: u32) -> u32 {
     };
     // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
     let decision = unsafe { &mut *decision };
-    if !target::admits(packet, rule.peers) {
+    let answers = rule.flags & flag::ANSWER != 0;
+    if answers && packet.port != dns::PORT || !target::admits(packet, rule.peers) {
         return FATE_PASS;
     }
     if decision.now == 0 && !begin(decision) {
         return FATE_GONE;
     }
     if decision.now >= rule.deadline_ns {
+        return FATE_PASS;
+    }
+    if answers {
+        let asks = decision.asks as usize;
+        if asks < RULES_PER_SLOT {
+            decision.ask[asks] = index;
+            decision.asks += 1;
+        }
         return FATE_PASS;
     }
     apply(rule, index, decision)
@@ -94,6 +106,7 @@ fn begin(decision: &mut Decision) -> bool {
         (&raw mut decision.fate, FATE_PASS),
         (&raw mut decision.armed, 0),
         (&raw mut decision.flip, 0),
+        (&raw mut decision.asks, 0),
     ];
     let mut i = 0;
     while i < fields.len() {

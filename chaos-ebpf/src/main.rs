@@ -5,6 +5,7 @@
 //! - [`skb`]: the packet as helpers show it.
 //! - [`target`]: hook → slot → rules; the only lookup path.
 //! - [`effect`]: what a rule does to a packet it matched.
+//! - [`question`]: a DNS query, and whose name it asks for.
 //! - [`reply`]: answers made out of the packet itself (TCP reset, ICMP unreachable).
 //! - [`programs`]: the entry points, one file per hook family.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -15,6 +16,8 @@ mod effect;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod question;
 #[cfg(target_arch = "bpf")]
 mod reply;
 #[cfg(target_arch = "bpf")]

@@ -3,7 +3,9 @@
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray};
 use chaos_abi::counter::{Clocks, Counters, Memory};
+use chaos_abi::dns::{Answer, NameKey, Wild};
 use chaos_abi::limit;
+use chaos_abi::limit::RULES_PER_SLOT;
 use chaos_abi::peer::{Key4, Key6, Ports, Set};
 use chaos_abi::rule::Rule;
 use chaos_abi::target::{CgroupKey, Slot};
@@ -69,6 +71,10 @@ pub static TO_TC_REFUSE_EGRESS: ProgramArray = ProgramArray::with_max_entries(1,
 /// See [`TO_TC_REFUSE_EGRESS`].
 #[map]
 pub static TO_TC_REFUSE_INGRESS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+/// Where the egress program goes on with a packet that may be a DNS query to be answered, and
+/// comes back from when it is none.
+#[map]
+pub static TO_TC_DNS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 /// See [`TO_TC_EGRESS`].
 #[map]
 pub static TO_LINE_RETURN: ProgramArray = ProgramArray::with_max_entries(1, 0);
@@ -109,6 +115,12 @@ pub struct Decision {
     pub armed: u32,
     /// [`FLIP`] and 31 random bits: a payload bit shall flip. 0 = no.
     pub flip: u32,
+    /// How many of `ask` count.
+    pub asks: u32,
+    /// 1: the packet has been asked about and goes on with what was decided.
+    pub resumed: u32,
+    /// Indexes of the rules that answer, should it be a query for a name of theirs.
+    pub ask: [u32; RULES_PER_SLOT],
 }
 
 /// The packet goes on.
@@ -135,3 +147,53 @@ pub struct Frame {
     /// The start of the packet that is answered, from its network header on.
     pub asked: [u8; 64],
 }
+
+/// How the rule of the same index answers.
+#[map]
+pub static ANSWERS: Array<Answer> = Array::with_max_entries(limit::RULES, 0);
+
+/// Names and prefixes of all lists.
+#[map]
+pub static NAMES: LpmTrie<NameKey, u32> = LpmTrie::with_max_entries(limit::NAMES, 1);
+
+/// Patterns with `?`, by `dns::wild_key`. Flag 1 = BPF_F_NO_PREALLOC: most lists have none.
+#[map]
+pub static WILDS: HashMap<u32, Wild> = HashMap::with_max_entries(limit::WILDS, 1);
+
+/// The query that is being looked at.
+#[map]
+pub static QUERY: PerCpuArray<Query> = PerCpuArray::with_max_entries(1, 0);
+
+/// See [`QUERY`]. In a map for its size, and because the verifier forgets map values.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Query {
+    /// The message, as much of it as matters.
+    pub raw: [u8; 512],
+    /// The answer; longer than it gets, so that the verifier sees that nothing is behind it.
+    pub body: [u8; 640],
+    /// Bits for an address.
+    pub random: [u64; 2],
+    /// Where the name's last byte is in it, counted from its first, or [`NO_NAME`].
+    pub end: u32,
+    /// Bytes of the label that are still to come, while it is being read.
+    pub left: u32,
+    /// Bytes of header and question.
+    pub length: u32,
+    /// Type that is asked for, and its class.
+    pub kind: u32,
+    /// 1: it brings options (EDNS), which the answer has to have as well.
+    pub options: u32,
+    /// Length of the key that follows, in bits: as an LPM trie wants it.
+    pub bits: u32,
+    /// The name, under the list that is looked through.
+    pub name: NameKey,
+    /// How the rule answers that was found.
+    pub answer: Answer,
+}
+
+// The words of the name are compared as words.
+const _: () = assert!(core::mem::offset_of!(Query, name) % 8 == 0);
+
+/// The name could not be read.
+pub const NO_NAME: u32 = u32::MAX;

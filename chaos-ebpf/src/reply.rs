@@ -1,12 +1,12 @@
 //! Answers made out of the packet itself: a TCP reset, or ICMP "port unreachable". They tell the
 //! sender at once that its peer is not to be had, as `REJECT` of a packet filter does.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{
     bpf_csum_diff, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
     bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
 };
-use chaos_abi::target::Slot;
+use chaos_abi::target::{Slot, flag};
 
 use crate::maps::{FRAME, Frame};
 use crate::skb::{FROM_NETWORK_HEADER, Packet, TCP};
@@ -16,7 +16,7 @@ pub const TO_OUR_STACK: u64 = BPF_F_INGRESS as u64;
 /// The packet was arriving: the answer goes out of the same device.
 pub const TO_THE_WIRE: u64 = 0;
 
-const ETHERNET: u32 = 14;
+pub const ETHERNET: u32 = 14;
 const ACK: u8 = 0x10;
 const RST: u8 = 0x04;
 
@@ -39,7 +39,18 @@ pub fn refuse(skb: *mut __sk_buff, packet: &Packet, device: &Slot, way: u64) -> 
         }
         if packet.protocol == TCP { reset6(skb, link)? } else { unreachable6(skb, link)? }
     }
-    if link == ETHERNET {
+    send_back(skb, device, way)
+}
+
+/// Sends what the packet has been turned into back to where the packet came from.
+#[inline(always)]
+pub fn send_back(skb: *mut __sk_buff, device: &Slot, way: u64) -> Option<i32> {
+    if way == TO_OUR_STACK && device.flags & flag::LOOPBACK != 0 {
+        // What leaves this device arrives by itself, and with its route: a packet to 127.0.0.1
+        // that comes without one is a martian.
+        return Some(TC_ACT_UNSPEC);
+    }
+    if device.link_header == ETHERNET {
         swap_addresses(skb)?;
     }
     // SAFETY: plain helper call.
@@ -104,7 +115,7 @@ fn replace<const N: usize>(skb: *mut __sk_buff, link: u32, bytes: &[u8; 96]) -> 
 /// Adds `SIZE` bytes at `AT` to an Internet checksum (RFC 1071). A helper does it, so that the
 /// bytes stay in memory and off the BPF stack.
 #[inline(always)]
-fn sum<const AT: usize, const SIZE: u32>(out: &mut [u8; 96], seed: u32) -> u32 {
+pub fn sum<const AT: usize, const SIZE: u32>(out: &mut [u8; 96], seed: u32) -> u32 {
     const { assert!(AT + SIZE as usize <= 96 && SIZE % 4 == 0) };
     // SAFETY: SIZE bytes from AT on lie inside `out`, see the assertion.
     unsafe {
@@ -113,13 +124,13 @@ fn sum<const AT: usize, const SIZE: u32>(out: &mut [u8; 96], seed: u32) -> u32 {
 }
 
 /// What a pseudo header adds to a checksum besides the addresses.
-const fn pseudo(protocol: u8, length: u16) -> u32 {
+pub const fn pseudo(protocol: u8, length: u16) -> u32 {
     (protocol as u16).to_be() as u32 + length.to_be() as u32
 }
 
 /// Folds a checksum and writes it at `AT`.
 #[inline(always)]
-fn finish<const AT: usize>(out: &mut [u8; 96], total: u32) {
+pub fn finish<const AT: usize>(out: &mut [u8; 96], total: u32) {
     let folded = (total & 0xffff) + (total >> 16);
     let folded = (folded & 0xffff) + (folded >> 16);
     let bytes = (!(folded as u16)).to_ne_bytes();

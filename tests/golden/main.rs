@@ -107,7 +107,7 @@ fn every_case_is_explained_as_its_golden_says() {
 /// Whether a host without a cluster can do what an example does.
 fn is_for_hosts(example: &(String, String)) -> bool {
     let all = explain(std::slice::from_ref(example));
-    let on_hosts = ["NetworkChaos", "StressChaos", "ThrottleChaos"];
+    let on_hosts = ["NetworkChaos", "StressChaos", "ThrottleChaos", "DNSChaos"];
     all.iter().all(|one| one.kind.as_deref().is_some_and(|kind| on_hosts.contains(&kind)))
 }
 

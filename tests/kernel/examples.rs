@@ -7,6 +7,7 @@ use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::File;
 use kfault_tests::net::{Family, Net};
+use kfault_tests::probe::dns::{IMPATIENCE, Query, Resolver, ask};
 use kfault_tests::probe::udp::{self, Probe};
 use kfault_tests::snapshot::Snapshot;
 
@@ -18,6 +19,7 @@ pub fn tests() -> Vec<Test> {
     tests!("examples":
         every_example_runs_acts_and_recovers,
         every_example_of_loads_and_limits_runs_and_recovers,
+        every_example_about_names_runs_acts_and_recovers,
     )
 }
 
@@ -56,6 +58,29 @@ const ON_CGROUPS: [(&str, &str); 9] = examples![
     "throttle-io.yaml",
     "throttle-memory.yaml",
 ];
+
+/// Names, with one that each of them means.
+const ON_NAMES: [(&str, &str); 3] =
+    examples!["dns-error.yaml", "dns-random.yaml", "dns-timeout.yaml"];
+
+fn every_example_about_names_runs_acts_and_recovers() -> Result<Done> {
+    let net = Net::new()?;
+    warm_up(&net)?;
+    let before = Snapshot::of(&net)?;
+    let resolver = net.server.ip(Family::V4);
+    let _server = Resolver::start(&net.server.ns, resolver)?;
+    for (name, text) in ON_NAMES {
+        let run = Run::default().file(File::of(text)?).target(&net.client.ns.word()).seed(1);
+        let kfault = run.start()?;
+        for asked in ["google.com", "api.example.com"] {
+            ask(&net.client.ns, resolver, &Query::a(asked), IMPATIENCE)?;
+        }
+        let summary = kfault.stop()?;
+        ensure!(summary.total("answered") > 0, "{name}: {}", summary.json());
+        is_over(&net, &before, "after recovery").with_context(|| name)?;
+    }
+    Ok(Done::Kept)
+}
 
 fn every_example_runs_acts_and_recovers() -> Result<Done> {
     let net = Net::new()?;

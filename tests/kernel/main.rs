@@ -20,6 +20,7 @@ mod corrupt;
 mod crash;
 mod delay;
 mod direction;
+mod dns;
 mod duplicate;
 mod examples;
 mod faulty;
@@ -95,6 +96,7 @@ fn all() -> Vec<Test> {
         partition::tests(),
         peers::tests(),
         direction::tests(),
+        dns::tests(),
         cgroup::tests(),
         coexist::tests(),
         life::tests(),

@@ -1,6 +1,7 @@
 //! Partition: nothing gets through, and senders learn what they were promised to learn.
 
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -36,6 +37,7 @@ pub fn tests() -> Vec<Test> {
         arriving_connections_are_rejected_too,
         an_open_connection_is_reset_by_what_arrives,
         arriving_datagrams_are_rejected_too,
+        connections_on_loopback_are_rejected_too,
     ));
     all
 }
@@ -302,6 +304,24 @@ fn arriving_connections_are_rejected_too() -> Result<Done> {
             ensure!(
                 error.kind() == ErrorKind::ConnectionRefused && took < Duration::from_millis(200),
                 "{family:?}: {error} after {took:?}, and not \"refused\" at once"
+            );
+        }
+        Ok(())
+    })?;
+    Ok(Done::Kept)
+}
+
+/// What answers a packet there has the loopback's own address.
+fn connections_on_loopback_are_rejected_too() -> Result<Done> {
+    with_fault(&rejecting().with("device", json!("lo")), |net, _| {
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            let server = Server::start(&net.client.ns, ip, PORT, Service::Echo)?;
+            let patience = Duration::from_secs(3);
+            let (client, took) = Client::try_connect(&net.client.ns, server.address(), patience)?;
+            let error = client.err().context("a rejected connection was made")?;
+            ensure!(
+                error.kind() == ErrorKind::ConnectionRefused && took < Duration::from_millis(200),
+                "{ip}: {error} after {took:?}, and not \"refused\" at once"
             );
         }
         Ok(())

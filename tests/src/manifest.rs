@@ -43,6 +43,13 @@ impl Manifest {
         Self::new("delay").with("delay", json!({"latency": latency}))
     }
 
+    /// A DNSChaos for these names.
+    #[must_use]
+    pub fn dns(action: &str, patterns: &[&str]) -> Self {
+        let manifest = Self::new(action).kind("chaos-mesh.org/v1alpha1", "DNSChaos");
+        if patterns.is_empty() { manifest } else { manifest.with("patterns", json!(patterns)) }
+    }
+
     /// A share of all packets is lost.
     #[must_use]
     pub fn loss(percent: &str) -> Self {

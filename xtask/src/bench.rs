@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::{cluster, load};
+use crate::{cluster, load, setup};
 
 /// How the machine is called that this one is.
 const NATIVE: &str = "native";
@@ -20,10 +20,11 @@ pub struct BenchArgs {
     /// netem and fq, and so every peer)
     #[arg(long, value_name = "VERSION", default_value = "6.12", value_parser = KERNELS)]
     kernel: String,
-    /// What is measured: the kernel's part, or kfault on the test cluster
+    /// What is measured: the kernel's part, kfault on the test cluster, or answers to DNS queries on
+    /// this machine, beside dnsmasq's
     #[arg(long, value_enum, default_value_t = Suite::Kernel)]
     suite: Suite,
-    /// Only these rows: delay throughput pps cost nothing accuracy bandwidth engine memory;
+    /// Only these rows: delay throughput pps cost nothing accuracy bandwidth engine memory dns;
     /// of the cluster: install one fifty api cost
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
@@ -34,6 +35,7 @@ pub struct BenchArgs {
 enum Suite {
     Kernel,
     Cluster,
+    Dns,
 }
 
 /// Options of `cargo xtask soak`.
@@ -54,6 +56,11 @@ pub struct SoakArgs {
 pub fn bench(args: BenchArgs) -> Result<()> {
     if args.suite == Suite::Cluster {
         return cluster::bench(&args.rows);
+    }
+    if args.suite == Suite::Dns {
+        ensure!(args.rows.is_empty(), "the suite dns is one row");
+        setup::need(&[setup::Group::Bench])?;
+        return load::run(None, &["bench".to_owned(), "dns".to_owned()], BENCH_LIMIT, false);
     }
     let words: Vec<String> = std::iter::once("bench".to_owned()).chain(args.rows).collect();
     load::run(machine(&args.kernel), &words, BENCH_LIMIT, true)

@@ -30,6 +30,8 @@ pub enum Group {
     Cluster,
     /// Its node in a virtual machine, beside what [`Group::Vm`] has.
     VmNode,
+    /// What figures are compared with, beside what [`Group::Test`] has.
+    Bench,
 }
 
 impl Group {
@@ -47,6 +49,7 @@ impl Group {
             Self::Image => "to write images",
             Self::Cluster => "for the test cluster",
             Self::VmNode => "for a node in a virtual machine",
+            Self::Bench => "to compare with",
         }
     }
 }
@@ -197,6 +200,7 @@ const NEEDS: &[Need] = &[
     program(Group::VmNode, "mke2fs", &["e2fsprogs"], "e2fsprogs"),
     program(Group::VmNode, "ssh", &["openssh-client"], "openssh-clients"),
     program(Group::VmNode, "ssh-keygen", &["openssh-client"], "openssh-clients"),
+    program(Group::Bench, "dnsmasq", &["dnsmasq-base"], "dnsmasq"),
 ];
 
 /// The command.

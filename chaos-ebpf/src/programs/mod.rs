@@ -2,6 +2,7 @@
 //! point: it writes the slot number into `cb[0]` and jumps here.
 
 mod cgroup;
+mod dns;
 mod line;
 mod refuse;
 mod tc;

@@ -17,8 +17,8 @@ use chaos_abi::line::{LINE_HEADER, LineHeader, MAGIC};
 use chaos_abi::target::{Slot, flag};
 
 use crate::maps::{
-    DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_REFUSE_EGRESS,
-    TO_TC_REFUSE_INGRESS,
+    DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_DNS, TO_TC_EGRESS,
+    TO_TC_REFUSE_EGRESS, TO_TC_REFUSE_INGRESS,
 };
 use crate::skb::{PEER_IS_DESTINATION, PEER_IS_SOURCE, TCP, UDP};
 use crate::{effect, skb, target};
@@ -27,6 +27,9 @@ use crate::{effect, skb, target};
 const CLONE: u32 = 0xfa17;
 /// `tc_index` of a packet that has its delay behind it.
 pub const DONE: u32 = 0xfa18;
+
+/// `cb[1]` of a packet that has been asked about.
+const ASKED: u32 = 0xfa17_d045;
 
 /// No device has this index, so a redirect to it frees the packet without an error for the
 /// sender; `TC_ACT_SHOT` at egress would tell it.
@@ -68,8 +71,12 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     };
     // SAFETY: the context is valid.
     let bytes = unsafe { (*context).wire_len } as u64;
-    let Some(decision) = effect::decide_all(context, slot, &packet, bytes) else {
-        return TC_ACT_UNSPEC;
+    let decision = match resumed(context) {
+        Some(decision) => decision,
+        None => match effect::decide_all(context, slot, &packet, bytes) {
+            Some(decision) => decision,
+            None => return TC_ACT_UNSPEC,
+        },
     };
     if decision.fate == FATE_REJECT {
         // SAFETY: index 0 holds a classifier; where it does not, the packet is lost.
@@ -78,6 +85,10 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     }
     if decision.fate == FATE_LOST {
         return lose();
+    }
+    if decision.asks != 0 {
+        // SAFETY: index 0 holds a classifier; where it does not, nothing is answered.
+        unsafe { TO_TC_DNS.tail_call(&ctx, 0) };
     }
     if decision.flip != 0 {
         flip(context, &packet, device, decision.flip);
@@ -89,6 +100,40 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
         return to_line(context, device, decision);
     }
     carry_out(context, slot, device, packet.protocol, decision)
+}
+
+/// What was decided about this packet before it was asked about, if it has been. Two marks say so:
+/// one on this CPU, which outlives a packet whose slot is disarmed in between, and one on the packet,
+/// where there may be anything before.
+#[inline(always)]
+fn resumed(skb: *mut __sk_buff) -> Option<&'static mut Decision> {
+    // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
+    let decision = unsafe { &mut *DECISION.get_ptr_mut(0)? };
+    // SAFETY: a field of a valid structure. Volatile: another program reads and writes it.
+    unsafe {
+        if core::ptr::read_volatile(&raw const decision.resumed) == 0 {
+            return None;
+        }
+        core::ptr::write_volatile(&raw mut decision.resumed, 0);
+        if core::ptr::read_volatile(&raw const (*skb).cb[1]) != ASKED {
+            return None;
+        }
+    }
+    Some(decision)
+}
+
+/// Goes on in [`tc_egress`] with what was decided there. Returns where that cannot be.
+#[inline(always)]
+pub fn resume(ctx: &TcContext, decision: &mut Decision) {
+    decision.asks = 0;
+    // SAFETY: fields of valid structures. Volatile: another program reads them. Index 0 holds a
+    // classifier.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*ctx.skb.skb).cb[1], ASKED);
+        core::ptr::write_volatile(&raw mut decision.resumed, 1);
+        TO_TC_EGRESS.tail_call(ctx, 0);
+        core::ptr::write_volatile(&raw mut decision.resumed, 0);
+    }
 }
 
 /// Stamps a clone, or lets a packet pass that comes back from the delay line.

@@ -23,6 +23,8 @@ pub enum Kind {
     Stress,
     /// Limits of containers: a kind of our own.
     Throttle,
+    /// Faults of name resolution.
+    Dns,
     /// A kind that exists in the API and that this version does not serve.
     Later(&'static str),
 }
@@ -31,15 +33,15 @@ const NETWORK: &str = "NetworkChaos";
 const POD: &str = "PodChaos";
 const STRESS: &str = "StressChaos";
 const THROTTLE: &str = "ThrottleChaos";
+const DNS: &str = "DNSChaos";
 /// What starts experiments by the clock.
 pub const SCHEDULE: &str = "Schedule";
 
 /// Kinds of the API that this version recognises and does not serve.
-const LATER: [&str; 20] = [
+const LATER: [&str; 19] = [
     "AWSChaos",
     "AzureChaos",
     "BlockChaos",
-    "DNSChaos",
     "GCPChaos",
     "HTTPChaos",
     "IOChaos",
@@ -63,7 +65,8 @@ const INTERNAL: [&str; 3] = ["PodHttpChaos", "PodIOChaos", "PodNetworkChaos"];
 
 impl Kind {
     /// The kinds that this version serves.
-    pub const SERVED: [Self; 4] = [Self::Network, Self::Pod, Self::Stress, Self::Throttle];
+    pub const SERVED: [Self; 5] =
+        [Self::Network, Self::Pod, Self::Stress, Self::Throttle, Self::Dns];
 
     /// The kind of this name, spelled exactly.
     #[must_use]
@@ -94,6 +97,7 @@ impl Kind {
             Self::Pod => POD,
             Self::Stress => STRESS,
             Self::Throttle => THROTTLE,
+            Self::Dns => DNS,
             Self::Later(name) => name,
         }
     }
@@ -103,7 +107,7 @@ impl Kind {
     pub fn group(self) -> &'static str {
         match self {
             Self::Throttle => OWN_GROUP,
-            Self::Network | Self::Pod | Self::Stress | Self::Later(_) => GROUP,
+            Self::Network | Self::Pod | Self::Stress | Self::Dns | Self::Later(_) => GROUP,
         }
     }
 
@@ -112,7 +116,7 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::Throttle => OWN_API_VERSION,
-            Self::Network | Self::Pod | Self::Stress | Self::Later(_) => API_VERSION,
+            Self::Network | Self::Pod | Self::Stress | Self::Dns | Self::Later(_) => API_VERSION,
         }
     }
 

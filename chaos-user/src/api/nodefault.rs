@@ -161,6 +161,13 @@ pub struct NodeRule {
     pub matched: u64,
     /// Packets that it acted on.
     pub injected: u64,
+    /// DNS queries that it could not read and let pass.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unreadable: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// A strain and what it does.

@@ -172,6 +172,8 @@ fn counted(state: &RuleState) -> Map<String, Value> {
         "reordered": c.reordered,
         "shaped": c.shaped,
         "overlimit": c.overlimit,
+        "answered": c.answered,
+        "unreadable": c.unreadable,
         "path": path,
         "targetGone": is_gone,
     });

@@ -69,11 +69,12 @@ pub fn frame(rules: &[(&RuleState, Option<Duration>)], size: (usize, usize)) -> 
 #[must_use]
 pub fn line(state: &RuleState, left: Option<Duration>) -> String {
     format!(
-        "{}: matched {}, injected {}{}, {:.1}/s, {}",
+        "{}: matched {}, injected {}{}{}, {:.1}/s, {}",
         state.rule.describes,
         grouped(state.counters.matched),
         grouped(state.counters.injected),
         share(state),
+        unreadable(state),
         state.rate,
         match time_left(state, left).as_str() {
             "" => "until interrupted".to_owned(),
@@ -93,12 +94,21 @@ pub fn outcome(state: &RuleState) -> String {
         .unwrap_or_default();
     let path = if state.path.is_empty() { String::new() } else { format!(" [{}]", state.path) };
     format!(
-        "{}: matched {}, injected {}{}{declared}{path}",
+        "{}: matched {}, injected {}{}{}{declared}{path}",
         state.rule.describes,
         grouped(state.counters.matched),
         grouped(state.counters.injected),
         share(state),
+        unreadable(state),
     )
+}
+
+/// DNS queries that passed because they could not be read, where there were some.
+fn unreadable(state: &RuleState) -> String {
+    match state.counters.unreadable {
+        0 => String::new(),
+        n => format!(", {} passed unread", grouped(n)),
+    }
 }
 
 /// Less is what a worker process needs for itself.

@@ -60,7 +60,8 @@ pub struct Open {
     pub ifindex: u32,
     /// Bytes of link-layer header.
     pub link_header: u32,
-    is_loopback: bool,
+    /// It is the namespace's loopback.
+    pub is_loopback: bool,
     /// What holds packets back.
     pub queue: Queue,
 }

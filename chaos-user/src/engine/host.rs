@@ -228,6 +228,9 @@ impl Host {
         {
             wire.ifindex = open.ifindex;
             wire.link_header = open.link_header;
+            if open.is_loopback {
+                wire.flags |= flag::LOOPBACK;
+            }
             if let Queue::Line { ifindex, .. } = open.queue {
                 wire.line_ifindex = ifindex;
             }
@@ -297,9 +300,20 @@ impl Kernel for Host {
                     let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
                     self.now().saturating_add(ns)
                 });
-                self.object.set_rule(*index, wire::rule(rule, *set, deadline), true)
+                if let Some(answer) = &rule.effects.answer {
+                    self.object.set_answer(*index, answer)?;
+                }
+                let written = self.object.set_rule(*index, wire::rule(rule, *set, deadline), true);
+                if written.is_err() {
+                    self.object.clear_answer(*index);
+                }
+                written
             }
-            Action::ClearRule { index, .. } => self.object.set_rule(*index, Rule::default(), false),
+            Action::ClearRule { index, .. } => {
+                let cleared = self.object.set_rule(*index, Rule::default(), false);
+                self.object.clear_answer(*index);
+                cleared
+            }
             Action::Arm { point, slot, after, .. } => self.arm(point, *slot, after),
             Action::StartLoad { strain } | Action::SetLimits { strain } => {
                 let Self { strains, object, lease_ns, .. } = self;

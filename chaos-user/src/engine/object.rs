@@ -18,6 +18,7 @@ use chaos_abi::target::{CgroupKey, Slot};
 
 use super::bpf::{self, Kind};
 use super::error::EngineError;
+use super::lists::Lists;
 use super::wire;
 use crate::plan::peers::{self, PeerTable};
 
@@ -26,17 +27,18 @@ static BYTES: &[u8] = aya::include_bytes_aligned!(env!("KFAULT_BPF_OBJECT"));
 /// An ABI value as aya wants it.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Pod<T>(T);
+pub(super) struct Pod<T>(pub(super) T);
 
 // SAFETY: `Shared` promises what aya's marker demands, and the wrapper is transparent.
 unsafe impl<T: Shared> aya::Pod for Pod<T> {}
 
 /// Main programs: name, jump table, and what reaches them (`None`: another program).
-pub const PROGRAMS: [(&str, &str, Option<Kind>); 7] = [
+pub const PROGRAMS: [(&str, &str, Option<Kind>); 8] = [
     ("tc_egress", "TO_TC_EGRESS", Some(Kind::TcEgress)),
     ("tc_ingress", "TO_TC_INGRESS", Some(Kind::TcIngress)),
     ("tc_refuse_egress", "TO_TC_REFUSE_EGRESS", None),
     ("tc_refuse_ingress", "TO_TC_REFUSE_INGRESS", None),
+    ("tc_dns", "TO_TC_DNS", None),
     ("line_return", "TO_LINE_RETURN", None),
     ("cgroup_egress", "TO_CGROUP_EGRESS", Some(Kind::CgroupEgress)),
     ("cgroup_ingress", "TO_CGROUP_INGRESS", Some(Kind::CgroupIngress)),
@@ -59,9 +61,10 @@ pub struct ProgramReport {
 pub struct Object {
     ebpf: Ebpf,
     jumps: BTreeMap<&'static str, OwnedFd>,
+    pub(super) lists: Lists,
 }
 
-fn map_error(name: &'static str) -> impl FnOnce(MapError) -> EngineError {
+pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> EngineError {
     move |error| match error {
         MapError::SyscallError(error) if full(&error.io_error) => EngineError::Unsupported {
             mechanism: name,
@@ -92,7 +95,7 @@ impl Object {
             loader.map_max_entries(name, *size);
         }
         let ebpf = loader.load(BYTES).map_err(|e| EngineError::bpf("load the BPF object", e))?;
-        Ok(Self { ebpf, jumps: BTreeMap::new() })
+        Ok(Self { ebpf, jumps: BTreeMap::new(), lists: Lists::default() })
     }
 
     /// Loads every program, needed or not.
@@ -179,13 +182,13 @@ impl Object {
             .ok_or_else(|| EngineError::bpf(format!("find the map {name}"), "missing"))
     }
 
-    fn map_mut(&mut self, name: &'static str) -> Result<&mut Map, EngineError> {
+    pub(super) fn map_mut(&mut self, name: &'static str) -> Result<&mut Map, EngineError> {
         self.ebpf
             .map_mut(name)
             .ok_or_else(|| EngineError::bpf(format!("find the map {name}"), "missing"))
     }
 
-    fn set<T: Shared>(
+    pub(super) fn set<T: Shared>(
         &mut self,
         name: &'static str,
         index: u32,
@@ -226,6 +229,9 @@ impl Object {
             for table in ["TO_TC_REFUSE_EGRESS", "TO_TC_REFUSE_INGRESS"] {
                 self.need(table)?;
             }
+        }
+        if rule.flags & flag::ANSWER != 0 {
+            self.need("TO_TC_DNS")?;
         }
         self.set("RULES", index, rule)
     }
@@ -392,6 +398,8 @@ fn add(a: Counters, b: Counters) -> Counters {
         reordered,
         shaped,
         overlimit,
+        answered,
+        unreadable,
     } = b;
     Counters {
         matched: a.matched + matched,
@@ -407,5 +415,7 @@ fn add(a: Counters, b: Counters) -> Counters {
         reordered: a.reordered + reordered,
         shaped: a.shaped + shaped,
         overlimit: a.overlimit + overlimit,
+        answered: a.answered + answered,
+        unreadable: a.unreadable + unreadable,
     }
 }

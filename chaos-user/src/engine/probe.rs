@@ -41,7 +41,7 @@ pub struct Mechanism {
 }
 
 const TIME: [&str; 5] = ["delay", "jitter", "reorder", "rate", "bandwidth"];
-const PACKETS: [&str; 4] = ["loss", "corrupt", "duplicate", "partition"];
+const PACKETS: [&str; 5] = ["loss", "corrupt", "duplicate", "partition", "dns"];
 
 fn mechanism(
     name: &'static str,

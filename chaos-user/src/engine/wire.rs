@@ -1,11 +1,12 @@
 //! Plan values → ABI values. Pure.
 
+use chaos_abi::dns::{Answer, reply};
 use chaos_abi::limit::FEW;
 use chaos_abi::peer::{ANY_PORT, Few, Set};
 use chaos_abi::rule::{ALWAYS, Chance, Rule, flag};
 
 use crate::plan::peers::{PeerTable, Ports};
-use crate::plan::{self, CorruptMode, Partition, RATE_QUEUE_NS, bandwidth_queue_ns};
+use crate::plan::{self, CorruptMode, Partition, RATE_QUEUE_NS, Reply, bandwidth_queue_ns};
 
 /// A share of 0 to 1 in units of 2^-32; exactly 1 is [`ALWAYS`].
 #[must_use]
@@ -29,7 +30,7 @@ fn fill_ns(bytes: u32, rate: u64) -> u64 {
 /// A plan's rule as the kernel reads it, acting until `deadline_ns` on peer set `peers`.
 #[must_use]
 pub fn rule(rule: &plan::Rule, peers: u32, deadline_ns: u64) -> Rule {
-    let plan::Effects { partition, loss, corrupt, duplicate, rate, bandwidth, delay } =
+    let plan::Effects { partition, loss, corrupt, duplicate, rate, bandwidth, delay, answer } =
         &rule.effects;
     let mut wire = Rule { deadline_ns, seed: rule.seed, peers, ..Rule::default() };
     if let Some(partition) = partition {
@@ -75,10 +76,26 @@ pub fn rule(rule: &plan::Rule, peers: u32, deadline_ns: u64) -> Rule {
             wire.gap = reorder.gap.max(1);
         }
     }
+    if answer.is_some() {
+        wire.flags |= flag::ANSWER;
+    }
     if rule.dry_run {
         wire.flags |= flag::DRY_RUN;
     }
     wire
+}
+
+/// How a rule answers, with the names of list `list`, which has `wilds` patterns with `?`.
+#[must_use]
+pub fn answer(answer: &plan::Answer, list: u32, wilds: usize) -> Answer {
+    let reply = match answer.reply {
+        Reply::Servfail => reply::SERVFAIL,
+        Reply::Nxdomain => reply::NXDOMAIN,
+        Reply::Refused => reply::REFUSED,
+        Reply::Timeout => reply::TIMEOUT,
+        Reply::Random => reply::RANDOM,
+    };
+    Answer { list, wilds: u32::try_from(wilds).unwrap_or(0), reply, ttl: answer.ttl }
 }
 
 /// A peer table as a small set, or `None` where it does not fit one.

@@ -4,6 +4,7 @@
 //! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
 
 mod compose;
+pub mod dns;
 pub mod event;
 pub mod explain;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use self::compose::{ComposeError, Composed, compose};
+use self::dns::DnsChaos;
 pub use self::load::{LoadError, Parsed, Refusal, load, parse, parse_object};
 use self::network::NetworkChaos;
 use self::pod::PodChaos;
@@ -67,6 +69,8 @@ pub enum Fault {
     Stress(Box<StressChaos>),
     /// Limits of containers.
     Throttle(Box<ThrottleChaos>),
+    /// Faults of name resolution.
+    Dns(Box<DnsChaos>),
 }
 
 /// `selector`, `mode` and `value`: who may be hit and how many of them.
@@ -105,6 +109,7 @@ impl Experiment {
             Fault::Pod(_) => Kind::Pod,
             Fault::Stress(_) => Kind::Stress,
             Fault::Throttle(_) => Kind::Throttle,
+            Fault::Dns(_) => Kind::Dns,
         }
     }
 
@@ -122,6 +127,7 @@ impl Experiment {
             Fault::Pod(spec) => &spec.source,
             Fault::Stress(spec) => &spec.source,
             Fault::Throttle(spec) => &spec.source,
+            Fault::Dns(spec) => &spec.source,
         }
     }
 
@@ -130,7 +136,7 @@ impl Experiment {
     pub fn target(&self) -> Option<&Choice> {
         match &self.fault {
             Fault::Network(spec) => spec.target.as_ref(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => None,
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => None,
         }
     }
 
@@ -138,7 +144,7 @@ impl Experiment {
     #[must_use]
     pub fn is_one_shot(&self) -> bool {
         match &self.fault {
-            Fault::Network(_) | Fault::Stress(_) | Fault::Throttle(_) => false,
+            Fault::Network(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => false,
             Fault::Pod(spec) => spec.action.is_one_shot(),
         }
     }
@@ -151,6 +157,7 @@ impl Experiment {
             Fault::Pod(spec) => spec.follow && !self.is_one_shot(),
             Fault::Stress(spec) => spec.kfault.follow,
             Fault::Throttle(spec) => spec.follow,
+            Fault::Dns(spec) => spec.kfault.follow,
         }
     }
 
@@ -159,7 +166,7 @@ impl Experiment {
     pub fn peer_sides(&self) -> &'static [&'static str] {
         match &self.fault {
             Fault::Network(spec) => spec.peer_sides(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => &[],
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => &[],
         }
     }
 
@@ -174,6 +181,7 @@ impl Experiment {
             Fault::Network(_) | Fault::Pod(_) => None,
             Fault::Stress(spec) => Some(&spec.container_names),
             Fault::Throttle(spec) => Some(&spec.container_names),
+            Fault::Dns(spec) => Some(&spec.container_names),
         }
     }
 
@@ -188,7 +196,7 @@ impl Experiment {
     pub fn names(&self) -> Vec<String> {
         match &self.fault {
             Fault::Network(spec) => spec.names(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => Vec::new(),
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => Vec::new(),
         }
     }
 
@@ -200,6 +208,7 @@ impl Experiment {
             Fault::Pod(spec) => spec.duration.as_ref()?,
             Fault::Stress(spec) => spec.duration.as_ref()?,
             Fault::Throttle(spec) => spec.duration.as_ref()?,
+            Fault::Dns(spec) => spec.duration.as_ref()?,
         };
         Some(written.value.to_std().unwrap_or(Duration::ZERO))
     }
@@ -212,6 +221,7 @@ impl Experiment {
             Fault::Pod(spec) => spec.json(),
             Fault::Stress(spec) => spec.json(),
             Fault::Throttle(spec) => spec.json(),
+            Fault::Dns(spec) => spec.json(),
         };
         json!({
             "apiVersion": self.kind().api_version(),
@@ -371,6 +381,7 @@ pub fn lower(
         Fault::Network(spec) => network::lower(experiment, spec, sources, peers, options),
         Fault::Stress(spec) => stress::lower(experiment, spec, sources, options),
         Fault::Throttle(spec) => throttle::lower(experiment, spec, sources, options),
+        Fault::Dns(spec) => dns::lower(experiment, spec, sources, options),
         Fault::Pod(_) if sources.iter().all(Workload::is_unbound) => Ok(idle),
         Fault::Pod(spec) => Err(LowerError::NeedsCluster {
             experiment: experiment.id(),

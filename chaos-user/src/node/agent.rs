@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use chaos_abi::counter::Counters;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -55,6 +56,9 @@ struct Agent {
     resolved: Resolved,
     /// Why tasks could not be applied as a whole.
     refused: BTreeMap<String, (Task, String)>,
+    /// Those of them of which a device or cgroup went while they were applied: the next look finds
+    /// what is there then.
+    vanished: BTreeSet<String>,
     /// Why strains could not be applied, by their ids.
     unfit: BTreeMap<String, (Strain, String)>,
     lowered: BTreeMap<String, OnNode>,
@@ -68,7 +72,7 @@ struct Agent {
     /// Since when each strain acts.
     since: BTreeMap<String, (Strain, Timestamp)>,
     /// Counters of rules that were written anew since.
-    earlier: BTreeMap<String, (u64, u64)>,
+    earlier: BTreeMap<String, [u64; 3]>,
     answers: mpsc::UnboundedSender<Answer>,
     told: BTreeMap<String, Answer>,
     told_at: Instant,
@@ -90,6 +94,7 @@ pub async fn serve(
         applied: Plan::default(),
         resolved: Resolved::new(),
         refused: BTreeMap::new(),
+        vanished: BTreeSet::new(),
         unfit: BTreeMap::new(),
         lowered: BTreeMap::new(),
         waiting: BTreeMap::new(),
@@ -147,6 +152,9 @@ impl Agent {
                 return Ok(());
             }
         };
+        for key in std::mem::take(&mut self.vanished) {
+            self.refused.remove(&key);
+        }
         self.refused.retain(|key, (task, _)| self.tasks.get(key) == Some(task));
         let strains = || lowered.values().flat_map(|one| &one.on_node.strains);
         self.unfit.retain(|_, (unfit, _)| strains().any(|strain| strain == unfit));
@@ -249,6 +257,9 @@ impl Agent {
                 if let Err(error) = self.apply(plan, resolved).await? {
                     good.pop();
                     if let Some(task) = self.tasks.get(key) {
+                        if matches!(error, EngineError::Gone { .. }) {
+                            self.vanished.insert(key.clone());
+                        }
                         let refusal = (task.clone(), chain(&error));
                         self.refused.insert(key.clone(), refusal);
                     }
@@ -304,8 +315,9 @@ impl Agent {
         for rule in plan.rules.iter().filter(|rule| !same(rule)) {
             if let Some(report) = self.reports.remove(&rule.id) {
                 let earlier = self.earlier.entry(rule.id.clone()).or_default();
-                earlier.0 += report.counters.matched;
-                earlier.1 += report.counters.injected;
+                for (sum, more) in earlier.iter_mut().zip(told(&report.counters)) {
+                    *sum += more;
+                }
             }
         }
         self.reports.retain(|id, _| ids.contains(id.as_str()));
@@ -426,16 +438,15 @@ impl Agent {
 
     fn rule(&self, rule: &Rule) -> NodeRule {
         let earlier = self.earlier.get(&rule.id).copied().unwrap_or_default();
-        let now = self
-            .reports
-            .get(&rule.id)
-            .map_or((0, 0), |r| (r.counters.matched, r.counters.injected));
+        let report = self.reports.get(&rule.id);
+        let now = report.map_or([0; 3], |report| told(&report.counters));
         NodeRule {
             rule: rule.id.clone(),
             describes: rule.describes.clone(),
             declared: rule.declared,
-            matched: earlier.0 + now.0,
-            injected: earlier.1 + now.1,
+            matched: earlier[0] + now[0],
+            injected: earlier[1] + now[1],
+            unreadable: earlier[2] + now[2],
         }
     }
 
@@ -460,4 +471,9 @@ impl Agent {
             }
         }
     }
+}
+
+/// Those counters of a rule that its status has: matched, injected, unreadable.
+fn told(counters: &Counters) -> [u64; 3] {
+    [counters.matched, counters.injected, counters.unreadable]
 }

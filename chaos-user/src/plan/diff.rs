@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chaos_abi::limit;
 
 use super::action::{Action, Arms, Point};
+use super::names::Names;
 use super::peers::PeerTable;
 use super::strain::{Grip, Strain};
 use super::{Cgroup, Device, Direction, Partition, Peers, Plan, Rule};
@@ -186,6 +187,14 @@ pub fn diff(
     installed: &Installed,
 ) -> Result<(Vec<Action>, Installed), DiffError> {
     fits("rules", plan.rules.len(), limit::RULES as usize)?;
+    // Rules with the same names share one list.
+    let lists: BTreeSet<&Names> =
+        plan.rules.iter().filter_map(|rule| Some(&rule.effects.answer.as_ref()?.names)).collect();
+    let wild = |names: &Names| names.patterns().filter(|pattern| pattern.is_wild()).count();
+    let wilds: usize = lists.iter().map(|names| wild(names)).sum();
+    let all: usize = lists.iter().map(|names| names.len()).sum();
+    fits("patterns of names with \"?\"", wilds, limit::WILDS as usize)?;
+    fits("other patterns of names", all - wilds, limit::NAMES as usize)?;
     let mut next = Installed::default();
     let mut actions = Vec::new();
     let mut clean = Vec::new();

@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod diff;
+pub mod names;
 pub mod peers;
 pub mod strain;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use names::Names;
 use strain::Strain;
 
 /// Everything that shall act on one node.
@@ -168,6 +170,38 @@ pub struct Effects {
     /// Later.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub delay: Option<Delay>,
+    /// DNS queries that would leave are answered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub answer: Option<Answer>,
+}
+
+/// Which DNS queries are answered, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Queries for these names; none means every name.
+    #[serde(skip_serializing_if = "Names::is_every", default)]
+    pub names: Names,
+    /// With this.
+    pub reply: Reply,
+    /// Seconds that an answer with an address may be kept.
+    #[serde(skip_serializing_if = "is_zero_u32", default)]
+    pub ttl: u32,
+}
+
+/// What a DNS query is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// The server failed.
+    Servfail,
+    /// There is no such name.
+    Nxdomain,
+    /// The server does not want to.
+    Refused,
+    /// Nothing: the query is lost.
+    Timeout,
+    /// An address at random for A and AAAA; for other types that there is nothing.
+    Random,
 }
 
 /// A probability from 0 to 1 and the lag-1 autocorrelation of its decisions, 0 to 1.

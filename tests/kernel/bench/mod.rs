@@ -8,6 +8,7 @@ mod accuracy;
 mod bandwidth;
 mod cost;
 mod delay;
+mod dns;
 mod engine;
 mod flood;
 mod goal;
@@ -34,7 +35,7 @@ use goal::Findings;
 /// One program: a name and what fills in its figures.
 type Row = (&'static str, fn(&mut Findings) -> Result<()>);
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 10] = [
     ("delay", delay::run),
     ("throughput", throughput::run),
     ("pps", pps::run),
@@ -44,6 +45,7 @@ const ROWS: [Row; 9] = [
     ("bandwidth", bandwidth::run),
     ("engine", engine::run),
     ("memory", memory::run),
+    ("dns", dns::run),
 ];
 
 /// `kernel bench [ROW…] [--report FILE|-]`

@@ -1,5 +1,7 @@
 //! Measurements with plain sockets, from outside.
 
+pub mod dns;
+pub mod dns_load;
 pub mod ping;
 pub mod process;
 pub mod tcp;

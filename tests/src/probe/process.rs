@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::dns::{self, Query};
 use super::ping;
 use super::tcp::{Client, PORT};
 use super::udp::{Probe, send};
@@ -27,6 +28,8 @@ enum Order {
     Hold { to: SocketAddr },
     /// Ask over the connection that is kept.
     Again,
+    /// Ask a name server.
+    Query { to: IpAddr, query: Query },
     /// Send echo requests.
     Ping { to: IpAddr, count: u16 },
 }
@@ -37,6 +40,7 @@ enum Answer {
     Sent { sent: usize, errors: BTreeMap<i32, usize> },
     Asked { micros: Option<u64>, errno: i32 },
     Pinged { errors: Vec<i32>, answered: usize },
+    Queried(Option<dns::Answer>),
 }
 
 /// A process that does as it is told. Ends when dropped.
@@ -117,6 +121,14 @@ impl Process {
         }
     }
 
+    /// Asks a name server. `None`: no answer came.
+    pub fn query(&mut self, to: IpAddr, query: &Query) -> Result<Option<dns::Answer>> {
+        match self.tell(&Order::Query { to, query: query.clone() })? {
+            Answer::Queried(answer) => Ok(answer),
+            _ => anyhow::bail!("a sender answered something else"),
+        }
+    }
+
     /// Sends echo requests: errors of the calls, and how many were answered.
     pub fn ping(&mut self, to: IpAddr, count: u16) -> Result<(Vec<i32>, usize)> {
         match self.tell(&Order::Ping { to, count })? {
@@ -154,6 +166,9 @@ pub fn obey() -> Result<()> {
                 took
             })),
             Order::Again => asked(held.as_mut().context("no connection is kept")?.ask()),
+            Order::Query { to, query } => {
+                Answer::Queried(dns::ask_here(to, &query, dns::PATIENCE)?)
+            }
             Order::Ping { to, count } => {
                 let (every, wait) = (Duration::from_millis(2), Duration::from_millis(100));
                 let pings = ping::inside(to, count, every, wait)?;

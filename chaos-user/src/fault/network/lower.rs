@@ -101,6 +101,7 @@ fn effects(spec: &NetworkChaos) -> Effects {
         rate: spec.rate.as_ref().map(|block| block.rate.value.bytes).filter(|bytes| *bytes > 0),
         bandwidth: spec.bandwidth.as_ref().map(super::BandwidthBlock::bandwidth),
         delay: spec.delay.as_ref().and_then(super::DelayBlock::delay),
+        answer: None,
     }
 }
 
@@ -300,8 +301,7 @@ fn told(rule: &Rule, at: &Workload) -> Option<Rule> {
 
 /// Where packets arrive for a cgroup, they can be dropped and nothing else.
 fn drops_only(experiment: &Experiment, effects: &Effects, at: &Workload) -> Result<(), LowerError> {
-    let Effects { partition, corrupt, loss: _, duplicate: _, rate: _, bandwidth: _, delay: _ } =
-        effects;
+    let Effects { partition, corrupt, .. } = effects;
     let unsupported = |field, instead| {
         let (experiment, workload) = (experiment.id(), at.name.clone());
         Err(LowerError::CgroupIngress { experiment, workload, field, instead })

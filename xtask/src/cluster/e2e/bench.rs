@@ -24,13 +24,14 @@ const SLACK: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What scenarios make.
-const KINDS: [&str; 6] = [
+const KINDS: [&str; 7] = [
     "schedules.chaos-mesh.org",
     "networkchaos",
     "podchaos",
     "iochaos",
     "stresschaos",
     "throttlechaos",
+    "dnschaos",
 ];
 /// curl's arguments for the time to connect.
 const CONNECT: [&str; 7] =
@@ -322,7 +323,7 @@ impl Bench<'_> {
         for args in [
             &[
                 "get",
-                "networkchaos,podchaos,stresschaos,throttlechaos,schedules,nodefaults,pods",
+                "networkchaos,podchaos,stresschaos,throttlechaos,dnschaos,schedules,nodefaults,pods",
                 "-A",
                 "-o",
                 "wide",

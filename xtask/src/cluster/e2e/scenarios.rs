@@ -3,6 +3,7 @@
 mod between;
 mod contract;
 mod crash;
+mod dns;
 mod dual;
 mod examples;
 mod filter;
@@ -121,6 +122,9 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
         Full,
     ),
     ("stress: a schedule of loads", strain::written::schedule, Full),
+    ("dns: one name of one pod, an error and a random address", dns::one_name_of_one_pod, Ci),
+    ("dns: one container of a pod, and again when it is restarted", dns::one_container, Full),
+    ("dns: a pod on its node's network, and not the node", dns::host_network, Full),
     ("contract: conditions, records and events of a whole life", contract::life, Ci),
     ("contract: columns, short names, endpoints", contract::resources, Ci),
     (
