@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::progress::Step;
+use crate::progress::{Step, duration};
 use crate::support::Column;
 use crate::{exec, vm};
 
@@ -20,14 +20,43 @@ pub struct Job {
     pub is_smoke: bool,
 }
 
-/// Shows the result of every test as it comes, and keeps what belongs to the table.
-fn hear(step: &Step, kernel: &str, line: &str) {
-    if let Some(rest) = line.strip_prefix("test ") {
+/// How many of the slowest tests are named.
+const SLOWEST: usize = 8;
+
+/// When the last test ended, and how long each took.
+struct Pace(Mutex<(Instant, Vec<(Duration, String)>)>);
+
+impl Pace {
+    fn start() -> Self {
+        Self(Mutex::new((Instant::now(), Vec::new())))
+    }
+
+    /// Shows the result of every test as it comes.
+    fn hear(&self, step: &Step, kernel: &str, line: &str) {
+        let Some(rest) = line.strip_prefix("test ") else { return };
         let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
         step.note(&rest);
         if rest.ends_with("FAILED") {
             step.line(&format!("  {kernel}: {rest}"));
         }
+        let mut pace = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = rest.split(' ').next().unwrap_or_default().to_owned();
+        let took = pace.0.elapsed();
+        pace.0 = Instant::now();
+        pace.1.push((took, name));
+    }
+
+    /// Where the time went, the boot of a machine included in its first test.
+    fn tell(self, step: &Step, kernel: &str) {
+        let (_, mut all) = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if all.len() <= SLOWEST {
+            return;
+        }
+        all.sort_by_key(|(took, _)| std::cmp::Reverse(*took));
+        let slowest = all.iter().take(SLOWEST);
+        let slowest: Vec<String> =
+            slowest.map(|(took, name)| format!("{name} {}", duration(*took))).collect();
+        step.line(&format!("  {kernel}, slowest: {}", slowest.join(", ")));
     }
 }
 
@@ -50,7 +79,9 @@ pub fn natively(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column>
     let step = Step::start(title(job));
     let mut command = Command::new(tests);
     command.args(arguments(job, filter));
-    let said = exec::lines(&mut command, |line| hear(&step, &job.kernel, line))?;
+    let pace = Pace::start();
+    let said = exec::lines(&mut command, |line| pace.hear(&step, &job.kernel, line))?;
+    pace.tell(&step, &job.kernel);
     let lines: Vec<String> = said.output.lines().map(str::to_owned).collect();
     Ok(ended(step, job, &lines, said.is_ok))
 }
@@ -88,6 +119,7 @@ pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result
 
 fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
     let step = Step::start(title(job));
+    let pace = Pace::start();
     let minutes = if job.is_smoke { 30 } else { 60 };
     let outcome = vm::run(&vm::Job {
         kernel: job.kernel.clone(),
@@ -100,8 +132,9 @@ fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
             // Others may go first for minutes.
             silence: Duration::from_secs(8 * 60),
         },
-        each: &|line| hear(&step, &job.kernel, line),
+        each: &|line| pace.hear(&step, &job.kernel, line),
     });
+    pace.tell(&step, &job.kernel);
     match outcome {
         Ok(outcome) => Ok(ended(step, job, &outcome.lines, outcome.status == 0)),
         Err(error) => {
