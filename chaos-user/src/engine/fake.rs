@@ -33,6 +33,8 @@ pub struct State {
     pub arms: BTreeMap<u32, Arms>,
     /// Ids of strains that act.
     pub strains: BTreeSet<String>,
+    /// Ids of exchanges that act.
+    pub exchanges: BTreeSet<String>,
 }
 
 /// A modelled kernel.
@@ -97,6 +99,8 @@ impl Kernel for Fake {
             Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
                 state.strains.remove(&strain.id)
             }
+            Action::BeginExchange { exchange } => state.exchanges.insert(exchange.id.clone()),
+            Action::EndExchange { exchange } => state.exchanges.remove(&exchange.id),
         };
         if done { Ok(()) } else { Err(refuse("not as the action expects it")) }
     }

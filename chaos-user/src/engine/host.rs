@@ -313,6 +313,13 @@ impl Kernel for Host {
             Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
                 self.strains.end(strain)
             }
+            Action::BeginExchange { exchange } => Err(EngineError::Unsupported {
+                mechanism: "http",
+                reason: format!("{}: not supported by this version", exchange.experiment),
+                way_out: "leave the experiment out",
+            }),
+            // None has begun.
+            Action::EndExchange { .. } => Ok(()),
         }
     }
 

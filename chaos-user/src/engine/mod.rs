@@ -265,7 +265,7 @@ impl<K: Kernel> Engine<K> {
         Ok(Report { rules, strains })
     }
 
-    /// Disarms every rule and ends every strain now. Hooks and queues stay until
+    /// Disarms every rule and ends every strain and exchange now. Hooks and queues stay until
     /// [`Engine::recover`], counters stay readable.
     ///
     /// # Errors
@@ -274,7 +274,9 @@ impl<K: Kernel> Engine<K> {
         let disarmed = self.disarm_these(&self.points());
         self.ended.extend(self.installed.strains.keys().map(|id| self.kernel.strain(id)));
         let strains = std::mem::take(&mut self.installed.strains);
-        let ends: Vec<Action> = strains.values().map(|one| Action::begin(one).undo()).collect();
+        let mut ends: Vec<Action> = strains.values().map(|one| Action::begin(one).undo()).collect();
+        let exchanges = std::mem::take(&mut self.installed.exchanges).into_values();
+        ends.extend(exchanges.map(|one| Action::EndExchange { exchange: Box::new(one) }));
         disarmed.and(executor::execute_all(&mut self.kernel, &ends))
     }
 

@@ -40,6 +40,7 @@ use crate::api::mode::{Mode, ModeFields};
 use crate::api::selector::Selector;
 use crate::api::written::Written;
 use crate::plan::Rule;
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::select::Workload;
 
@@ -242,6 +243,8 @@ pub struct Lowered {
     pub rules: Vec<Rule>,
     /// Its strains, sorted by id.
     pub strains: Vec<Strain>,
+    /// Its exchanges, sorted by id.
+    pub exchanges: Vec<Exchange>,
     /// What of it does not do what it seems to, on these workloads.
     pub warnings: Vec<Warning>,
 }
