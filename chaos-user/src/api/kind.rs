@@ -23,10 +23,13 @@ pub enum Kind {
     Stress,
     /// Limits of containers: a kind of our own.
     Throttle,
+    /// Faults of HTTP.
+    Http,
     /// A kind that exists in the API and that this version does not serve.
     Later(&'static str),
 }
 
+const HTTP: &str = "HTTPChaos";
 const NETWORK: &str = "NetworkChaos";
 const POD: &str = "PodChaos";
 const STRESS: &str = "StressChaos";
@@ -35,13 +38,12 @@ const THROTTLE: &str = "ThrottleChaos";
 pub const SCHEDULE: &str = "Schedule";
 
 /// Kinds of the API that this version recognises and does not serve.
-const LATER: [&str; 20] = [
+const LATER: [&str; 19] = [
     "AWSChaos",
     "AzureChaos",
     "BlockChaos",
     "DNSChaos",
     "GCPChaos",
-    "HTTPChaos",
     "IOChaos",
     "JVMChaos",
     "KernelChaos",
@@ -63,7 +65,8 @@ const INTERNAL: [&str; 3] = ["PodHttpChaos", "PodIOChaos", "PodNetworkChaos"];
 
 impl Kind {
     /// The kinds that this version serves.
-    pub const SERVED: [Self; 4] = [Self::Network, Self::Pod, Self::Stress, Self::Throttle];
+    pub const SERVED: [Self; 5] =
+        [Self::Network, Self::Pod, Self::Stress, Self::Throttle, Self::Http];
 
     /// The kind of this name, spelled exactly.
     #[must_use]
@@ -94,6 +97,7 @@ impl Kind {
             Self::Pod => POD,
             Self::Stress => STRESS,
             Self::Throttle => THROTTLE,
+            Self::Http => HTTP,
             Self::Later(name) => name,
         }
     }
@@ -103,7 +107,7 @@ impl Kind {
     pub fn group(self) -> &'static str {
         match self {
             Self::Throttle => OWN_GROUP,
-            Self::Network | Self::Pod | Self::Stress | Self::Later(_) => GROUP,
+            Self::Network | Self::Pod | Self::Stress | Self::Http | Self::Later(_) => GROUP,
         }
     }
 
@@ -112,7 +116,7 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::Throttle => OWN_API_VERSION,
-            Self::Network | Self::Pod | Self::Stress | Self::Later(_) => API_VERSION,
+            Self::Network | Self::Pod | Self::Stress | Self::Http | Self::Later(_) => API_VERSION,
         }
     }
 

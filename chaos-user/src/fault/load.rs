@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::http::HttpChaos;
 use super::network::{self, NetworkChaos};
 use super::pod::PodChaos;
 use super::schedule::Schedule;
@@ -331,6 +332,10 @@ fn read(
         Kind::Throttle => {
             let fields = spec(root, "selector, mode and one limit", findings)?;
             Some(Fault::Throttle(Box::new(ThrottleChaos::read(fields, namespace, findings)?)))
+        }
+        Kind::Http => {
+            let fields = spec(root, "selector, mode, target, port and one action", findings)?;
+            Some(Fault::Http(Box::new(HttpChaos::read(fields, namespace, findings)?)))
         }
         Kind::Later(name) => {
             let reason = format!("it serves {} only; remove this document", Kind::served());

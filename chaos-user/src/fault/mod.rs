@@ -4,11 +4,13 @@
 //! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
 
 mod compose;
+mod distinct;
 pub mod event;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
 mod grip;
+pub mod http;
 pub mod lifecycle;
 mod load;
 pub mod network;
@@ -25,6 +27,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use self::compose::{ComposeError, Composed, compose};
+use self::distinct::distinct;
+use self::http::HttpChaos;
 pub use self::load::{LoadError, Parsed, Refusal, load, parse, parse_object};
 use self::network::NetworkChaos;
 use self::pod::PodChaos;
@@ -68,6 +72,8 @@ pub enum Fault {
     Stress(Box<StressChaos>),
     /// Limits of containers.
     Throttle(Box<ThrottleChaos>),
+    /// Faults of HTTP.
+    Http(Box<HttpChaos>),
 }
 
 /// `selector`, `mode` and `value`: who may be hit and how many of them.
@@ -106,6 +112,7 @@ impl Experiment {
             Fault::Pod(_) => Kind::Pod,
             Fault::Stress(_) => Kind::Stress,
             Fault::Throttle(_) => Kind::Throttle,
+            Fault::Http(_) => Kind::Http,
         }
     }
 
@@ -123,6 +130,7 @@ impl Experiment {
             Fault::Pod(spec) => &spec.source,
             Fault::Stress(spec) => &spec.source,
             Fault::Throttle(spec) => &spec.source,
+            Fault::Http(spec) => &spec.source,
         }
     }
 
@@ -131,7 +139,7 @@ impl Experiment {
     pub fn target(&self) -> Option<&Choice> {
         match &self.fault {
             Fault::Network(spec) => spec.target.as_ref(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => None,
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Http(_) => None,
         }
     }
 
@@ -139,7 +147,7 @@ impl Experiment {
     #[must_use]
     pub fn is_one_shot(&self) -> bool {
         match &self.fault {
-            Fault::Network(_) | Fault::Stress(_) | Fault::Throttle(_) => false,
+            Fault::Network(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Http(_) => false,
             Fault::Pod(spec) => spec.action.is_one_shot(),
         }
     }
@@ -152,6 +160,7 @@ impl Experiment {
             Fault::Pod(spec) => spec.follow && !self.is_one_shot(),
             Fault::Stress(spec) => spec.kfault.follow,
             Fault::Throttle(spec) => spec.follow,
+            Fault::Http(spec) => spec.kfault.follow,
         }
     }
 
@@ -160,7 +169,7 @@ impl Experiment {
     pub fn peer_sides(&self) -> &'static [&'static str] {
         match &self.fault {
             Fault::Network(spec) => spec.peer_sides(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => &[],
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Http(_) => &[],
         }
     }
 
@@ -172,7 +181,7 @@ impl Experiment {
             Fault::Pod(spec) if spec.action == pod::Action::ContainerKill => {
                 Some(&spec.container_names)
             }
-            Fault::Network(_) | Fault::Pod(_) => None,
+            Fault::Network(_) | Fault::Pod(_) | Fault::Http(_) => None,
             Fault::Stress(spec) => Some(&spec.container_names),
             Fault::Throttle(spec) => Some(&spec.container_names),
         }
@@ -189,7 +198,7 @@ impl Experiment {
     pub fn names(&self) -> Vec<String> {
         match &self.fault {
             Fault::Network(spec) => spec.names(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => Vec::new(),
+            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Http(_) => Vec::new(),
         }
     }
 
@@ -201,6 +210,7 @@ impl Experiment {
             Fault::Pod(spec) => spec.duration.as_ref()?,
             Fault::Stress(spec) => spec.duration.as_ref()?,
             Fault::Throttle(spec) => spec.duration.as_ref()?,
+            Fault::Http(spec) => spec.duration.as_ref()?,
         };
         Some(written.value.to_std().unwrap_or(Duration::ZERO))
     }
@@ -213,6 +223,7 @@ impl Experiment {
             Fault::Pod(spec) => spec.json(),
             Fault::Stress(spec) => spec.json(),
             Fault::Throttle(spec) => spec.json(),
+            Fault::Http(spec) => spec.json(),
         };
         json!({
             "apiVersion": self.kind().api_version(),
@@ -374,6 +385,7 @@ pub fn lower(
         Fault::Network(spec) => network::lower(experiment, spec, sources, peers, options),
         Fault::Stress(spec) => stress::lower(experiment, spec, sources, options),
         Fault::Throttle(spec) => throttle::lower(experiment, spec, sources, options),
+        Fault::Http(spec) => Ok(http::lower(experiment, spec, sources, options)),
         Fault::Pod(_) if sources.iter().all(Workload::is_unbound) => Ok(idle),
         Fault::Pod(spec) => Err(LowerError::NeedsCluster {
             experiment: experiment.id(),

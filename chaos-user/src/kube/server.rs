@@ -39,9 +39,11 @@ impl Way {
     pub fn of(experiment: &Experiment) -> Self {
         match &experiment.fault {
             Fault::Pod(spec) if spec.action != Action::ContainerKill => Self::Server,
-            Fault::Network(_) | Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) => {
-                Self::Nodes
-            }
+            Fault::Network(_)
+            | Fault::Pod(_)
+            | Fault::Stress(_)
+            | Fault::Throttle(_)
+            | Fault::Http(_) => Self::Nodes,
         }
     }
 }

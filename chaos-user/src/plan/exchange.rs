@@ -102,8 +102,8 @@ pub enum Message {
 
 /// Which exchanges are meant: all that is given must hold. The default is every exchange.
 ///
-/// `code` and `response_headers` are known only when the response comes. So they never match
-/// where requests are acted on; lowering leaves such an exchange out of the plan.
+/// `code` and `response_headers` are known only when the response comes, so they are not given
+/// where requests are acted on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Matcher {
@@ -175,12 +175,11 @@ pub struct Replace {
     /// Method of the request.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub method: Option<String>,
-    /// Status of the response, 100 to 999. The reason phrase becomes that of the status, or
-    /// stays where nobody has named the status.
+    /// Status of the response, 100 to 999. The reason phrase may stay what it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub code: Option<u16>,
-    /// The whole body, as base64 in print. A message that cannot have one (the response to
-    /// HEAD, 204, 304) keeps having none.
+    /// The whole body, as base64 in print, never empty. A message that cannot have one (the
+    /// response to HEAD, 204, 304) keeps having none.
     #[serde(skip_serializing_if = "Option::is_none", default, with = "serde_base64")]
     pub body: Option<Vec<u8>>,
     /// Query parameters by name, decoded. A name that is there gets this value at its first
