@@ -241,6 +241,8 @@ unsafe impl Shared for HttpSlot {}
 unsafe impl Shared for HttpRule {}
 // SAFETY: as above.
 unsafe impl Shared for HttpCounters {}
+// SAFETY: bytes.
+unsafe impl Shared for [u8; crate::limit::HTTP_TAIL] {}
 
 #[cfg(test)]
 mod tests {

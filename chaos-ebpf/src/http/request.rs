@@ -90,9 +90,8 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
         }
         bpf_sk_release(sk.cast());
         if found.is_none() {
-            if state == LISTEN {
-                pass(slot, &asked.mask, passed::EARLY);
-            }
+            let why = if state == LISTEN { passed::EARLY } else { passed::REFUSED };
+            pass(slot, &asked.mask, why);
             return None;
         }
     }

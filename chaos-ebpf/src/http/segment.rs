@@ -1,7 +1,7 @@
 //! A TCP segment, as the stable helpers show it.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::generated::bpf_skb_load_bytes_relative;
+use aya_ebpf::helpers::generated::{bpf_skb_load_bytes, bpf_skb_load_bytes_relative};
 
 const FROM_NETWORK_HEADER: u32 = 1;
 const IPV4: u32 = 0x0800u16.to_be() as u32;
@@ -22,7 +22,7 @@ pub struct Segment {
     pub sequence: u32,
     /// What it acknowledges.
     pub acked: u32,
-    /// Where its payload begins, from the network header.
+    /// Where its payload begins, from the start of the packet.
     pub payload: u32,
     /// Bytes of payload.
     pub len: u32,
@@ -89,7 +89,7 @@ pub fn parse(skb: *mut __sk_buff, link: u32) -> Option<Segment> {
         port: u32::from_be(t[0]) & 0xffff,
         sequence: u32::from_be(t[1]),
         acked: u32::from_be(t[2]),
-        payload,
+        payload: payload + link,
         len: total - payload,
     })
 }
@@ -103,13 +103,8 @@ impl Segment {
     pub unsafe fn load(&self, skb: *mut __sk_buff, skip: u32, to: *mut u8, len: u32) -> bool {
         // SAFETY: as promised.
         unsafe {
-            bpf_skb_load_bytes_relative(
-                skb.cast(),
-                self.payload + skip,
-                to.cast(),
-                len,
-                FROM_NETWORK_HEADER,
-            ) == 0
+            // The other helper reads the linear part only, and a payload is mostly elsewhere.
+            bpf_skb_load_bytes(skb.cast(), self.payload + skip, to.cast(), len) == 0
         }
     }
 }

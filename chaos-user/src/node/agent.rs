@@ -19,9 +19,11 @@ use super::pods::Pods;
 use crate::api::nodefault::{
     Answer, NodeRecord, NodeRule, NodeState, NodeStrain, Status, Task, Tasks,
 };
+use crate::engine::http::ExchangeReport;
 use crate::engine::strain::StrainReport;
 use crate::engine::{EngineError, Options, RuleReport, chain};
 use crate::fault::on_node::{OnNode, container_name};
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::plan::{Plan, Rule};
 
@@ -65,6 +67,7 @@ struct Agent {
     durations: BTreeMap<String, (Timestamp, Duration)>,
     reports: BTreeMap<String, RuleReport>,
     strains: BTreeMap<String, StrainReport>,
+    exchanges: BTreeMap<String, ExchangeReport>,
     /// Since when each strain acts.
     since: BTreeMap<String, (Strain, Timestamp)>,
     /// Counters of rules that were written anew since.
@@ -96,6 +99,7 @@ pub async fn serve(
         durations: BTreeMap::new(),
         reports: BTreeMap::new(),
         strains: BTreeMap::new(),
+        exchanges: BTreeMap::new(),
         since: BTreeMap::new(),
         earlier: BTreeMap::new(),
         answers,
@@ -288,6 +292,7 @@ impl Agent {
             Some(News::Report(report)) => {
                 self.reports = report.rules.into_iter().map(|r| (r.id.clone(), r)).collect();
                 self.strains = report.strains.into_iter().map(|s| (s.id.clone(), s)).collect();
+                self.exchanges = report.exchanges.into_iter().map(|e| (e.id.clone(), e)).collect();
                 if self.told_at.elapsed() >= TELL {
                     self.told_at = Instant::now();
                     self.tell(true);
@@ -347,6 +352,7 @@ impl Agent {
                 status.records =
                     one.records.iter().map(|record| self.record(one, record)).collect();
                 status.rules = one.rules.iter().map(|rule| self.rule(rule)).collect();
+                status.rules.extend(one.exchanges.iter().map(|one| self.exchange(one)));
                 status.strains =
                     one.strains.iter().filter_map(|strain| self.strain(strain)).collect();
             }
@@ -394,6 +400,18 @@ impl Agent {
             since: Some(*since),
             figures: report.map(|report| report.figures.clone()).unwrap_or_default(),
         })
+    }
+
+    /// What an exchange counts, as a rule: requests that are meant, responses that were changed.
+    fn exchange(&self, exchange: &Exchange) -> NodeRule {
+        let counters = self.exchanges.get(&exchange.id).map(|report| report.counters);
+        NodeRule {
+            rule: exchange.id.clone(),
+            describes: exchange.describes.clone(),
+            declared: None,
+            matched: counters.map_or(0, |counters| counters.matched),
+            injected: counters.map_or(0, |counters| counters.acted),
+        }
     }
 
     fn rule(&self, rule: &Rule) -> NodeRule {
