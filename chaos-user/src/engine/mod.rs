@@ -5,6 +5,7 @@
 
 pub mod bpf;
 mod cgroup;
+pub mod detour;
 mod device;
 mod error;
 mod executor;
@@ -15,6 +16,7 @@ mod journal;
 pub mod kernel;
 pub mod line;
 mod lock;
+pub mod message;
 pub mod netlink;
 pub mod netns;
 mod object;
