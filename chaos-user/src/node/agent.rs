@@ -225,42 +225,70 @@ impl Agent {
         }
     }
 
-    /// One experiment that cannot be applied must not keep the others from it. What was in force
-    /// before comes first.
+    /// One experiment that cannot be applied must not keep the others from it. What is in force as
+    /// it shall be goes on without a break; then comes what is changed or new, one by one.
     async fn apply_one_by_one(
         &mut self,
         lowered: &BTreeMap<String, Lowered>,
         first: &EngineError,
     ) -> Result<(), AgentError> {
         tracing::warn!(error = %first, "the plan as a whole was refused; trying experiment by experiment");
-        let is_in_force = |key: &&String| self.lowered.contains_key(*key);
-        let (mut order, new): (Vec<&String>, Vec<&String>) = lowered.keys().partition(is_in_force);
-        order.extend(new);
-        let mut good: Vec<&String> = Vec::new();
-        let mut fit: BTreeSet<&str> = BTreeSet::new();
+        let (mut good, mut rest) = self.settled(lowered);
+        let in_force = self.applied.strains.clone();
+        let (plan, resolved) = together(lowered, &good, |one| in_force.contains(one));
+        let mut fit: BTreeSet<String> = plan.strains.iter().map(|one| one.id.clone()).collect();
+        if let Err(error) = self.apply(plan, resolved).await? {
+            tracing::warn!(%error, "what is in force cannot stay as it is");
+            rest.splice(0..0, good.drain(..));
+            fit.clear();
+        }
+        let strains =
+            |key: &String| lowered.get(key).into_iter().flat_map(|one| &one.on_node.strains);
+        let mut order: Vec<&String> = good.clone();
+        order.append(&mut rest);
         for key in order {
-            good.push(key);
-            let (plan, resolved) = together(lowered, &good, |one| fit.contains(one.id.as_str()));
-            if let Err(error) = self.apply(plan, resolved).await? {
-                good.pop();
-                if let Some(task) = self.tasks.get(key) {
-                    let refusal = (task.clone(), chain(&error));
-                    self.refused.insert(key.clone(), refusal);
+            if !good.contains(&key) {
+                good.push(key);
+                let (plan, resolved) = together(lowered, &good, |one| fit.contains(&one.id));
+                if let Err(error) = self.apply(plan, resolved).await? {
+                    good.pop();
+                    if let Some(task) = self.tasks.get(key) {
+                        let refusal = (task.clone(), chain(&error));
+                        self.refused.insert(key.clone(), refusal);
+                    }
+                    continue;
                 }
-                continue;
             }
             // A target that cannot be strained must not keep the experiment's others from it.
-            for strain in lowered.get(key).iter().flat_map(|one| &one.on_node.strains) {
-                fit.insert(&strain.id);
-                let (plan, resolved) =
-                    together(lowered, &good, |one| fit.contains(one.id.as_str()));
+            for strain in strains(key) {
+                if self.unfit.contains_key(&strain.id) || !fit.insert(strain.id.clone()) {
+                    continue;
+                }
+                let (plan, resolved) = together(lowered, &good, |one| fit.contains(&one.id));
                 if let Err(error) = self.apply(plan, resolved).await? {
-                    fit.remove(strain.id.as_str());
+                    fit.remove(&strain.id);
                     self.unfit.insert(strain.id.clone(), (strain.clone(), chain(&error)));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The tasks whose rules are all in force as they shall be, and the others: those that were
+    /// asked for before come first. What was refused stays refused until it is changed.
+    fn settled<'a>(
+        &self,
+        lowered: &'a BTreeMap<String, Lowered>,
+    ) -> (Vec<&'a String>, Vec<&'a String>) {
+        let is_known = |key: &&String| self.lowered.contains_key(*key);
+        let is_settled = |key: &&String| {
+            let rules = lowered.get(*key).into_iter().flat_map(|one| &one.on_node.rules);
+            is_known(key) && rules.into_iter().all(|rule| self.applied.rules.contains(rule))
+        };
+        let keys = lowered.keys().filter(|key| !self.refused.contains_key(*key));
+        let (settled, others): (Vec<_>, Vec<_>) = keys.partition(is_settled);
+        let (changed, new): (Vec<_>, Vec<_>) = others.into_iter().partition(is_known);
+        (settled, [changed, new].concat())
     }
 
     fn note_beginnings(&mut self, plan: &Plan) {
