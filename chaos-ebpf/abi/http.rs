@@ -177,13 +177,8 @@ impl HttpRule {
 
 impl HttpSlot {
     /// One that does nothing.
-    pub const IDLE: Self = Self {
-        count: 0,
-        link_header: 0,
-        flags: 0,
-        zero: 0,
-        exchanges: [0; EXCHANGES_PER_DEVICE],
-    };
+    pub const IDLE: Self =
+        Self { count: 0, link_header: 0, flags: 0, zero: 0, exchanges: [0; EXCHANGES_PER_DEVICE] };
 }
 
 /// Where a hash begins: the offset basis of FNV-1a, 64 bits.

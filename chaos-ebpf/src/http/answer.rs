@@ -25,6 +25,8 @@ pub mod flag {
 
 const CONTENT_LENGTH: u64 = name_hash(b"content-length");
 const TRANSFER_ENCODING: u64 = name_hash(b"transfer-encoding");
+/// How responses begin; the digit behind it does not matter.
+const START: [u8; 8] = *b"HTTP/1.?";
 /// Where the status stands: behind `HTTP/1.1 `.
 pub const STATUS_AT: u32 = 9;
 
@@ -152,8 +154,17 @@ fn status(a: &mut Answer, i: u32, byte: u8) -> i64 {
             a.flags |= flag::BAD;
             return 1;
         }
+        if a.code == 204 || a.code == 304 {
+            a.keeps_framing = 1;
+        }
         a.mode = NAME;
         a.line = a.at;
+    } else if i < START.len() as u32 {
+        // What does not begin so is not waited for.
+        if byte != START[i as usize & 7] && i != 7 {
+            a.flags |= flag::BAD;
+            return 1;
+        }
     } else if i >= STATUS_AT && i < STATUS_AT + 3 {
         if !byte.is_ascii_digit() {
             a.flags |= flag::BAD;

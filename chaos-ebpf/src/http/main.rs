@@ -4,7 +4,7 @@
 //!   first one joins a socket map; others never do, and keep their speed.
 //! - [`response`]: what the server sends on such a socket, before it is sent: which response
 //!   belongs to which request, and what becomes of it.
-//! - [`ask`] and [`answer`]: the two parsers. [`wild`]: patterns of paths.
+//! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
 //! A parser that is in doubt lets the bytes through and counts that. There is one writer for each
@@ -19,6 +19,8 @@ mod answer;
 mod ask;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod meant;
 #[cfg(target_arch = "bpf")]
 mod request;
 #[cfg(target_arch = "bpf")]

@@ -147,8 +147,8 @@ pub struct Connection {
     pub swallow: u32,
     /// `asked` when the response began.
     pub since: u32,
-    /// Padding.
-    pub zero: u32,
+    /// Bytes of a head that wait for the rest of it.
+    pub corked: u32,
     /// The requests: [`entry`] values.
     pub requests: [u64; HTTP_PIPELINE as usize],
 }

@@ -18,6 +18,9 @@ use crate::maps::{
     PHASE_OVER, PHASE_REST, SWALLOWED, TAILS, alive, below, connection, count, entry,
 };
 
+/// Digits of a status.
+const CODE: usize = 3;
+
 const PASS: u32 = sk_action::SK_PASS;
 const DROP: u32 = sk_action::SK_DROP;
 
@@ -33,6 +36,10 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
     // SAFETY: not null.
     let Some(c) = (unsafe { connection(sk.cast(), 0) }) else { return PASS };
     let mut size = ctx.size();
+    // Both stay with the message, and what is left of one that was long enough would hold up, or
+    // let through unseen, what comes behind it.
+    apply(msg, 0);
+    cork(msg, 0);
     if c.phase == PHASE_OVER {
         return PASS;
     }
@@ -85,6 +92,13 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
 fn apply(msg: *mut sk_msg_md, bytes: u32) {
     // SAFETY: plain helper call.
     unsafe { bpf_msg_apply_bytes(msg, bytes) };
+}
+
+/// Nothing is sent before there are this many bytes.
+#[inline(always)]
+fn cork(msg: *mut sk_msg_md, bytes: u32) {
+    // SAFETY: plain helper call.
+    unsafe { bpf_msg_cork_bytes(msg, bytes) };
 }
 
 #[inline(always)]
@@ -193,12 +207,18 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         if size >= HEAD as u32 {
             return lost(c, chosen, passed::LONG_HEAD);
         }
+        if chosen == EXCHANGES || size <= c.corked {
+            // Nobody cares, or the kernel had no room to wait for more.
+            c.corked = 0;
+            return lost(c, chosen, passed::UNPARSED);
+        }
         // The rest of the head is still to come.
-        // SAFETY: plain helper call.
-        unsafe { bpf_msg_cork_bytes(msg, size + 1) };
+        c.corked = size;
+        cork(msg, size + 1);
         return PASS;
     }
     let end = a.end;
+    c.corked = 0;
     if a.code < 200 && a.code != 101 {
         if end < size {
             apply(msg, end);
@@ -252,6 +272,13 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         c.left = u64::MAX;
         c.swallow = 1;
     }
+    if rule.status_len == CODE as u32 {
+        let mut i = 0;
+        while i < CODE {
+            answered.out[STATUS_AT as usize + i] = rule.status[i];
+            i += 1;
+        }
+    }
     let Some(sent) = rewrite(msg, rule, chosen, answered, gone, has_body) else { return DROP };
     if size > gone {
         apply(msg, sent);
@@ -302,7 +329,8 @@ fn prepare(rule: &HttpRule, answered: &mut Answered, request: u64, len: u32) {
     let replaces = rule.flags & rule_flag::BODY != 0 && request & entry::HEAD == 0;
     answered.answer.keeps_framing = !replaces as u32;
     let status = below::<{ HTTP_STATUS as u64 - 1 }>(rule.status_len);
-    if status == 0 {
+    // The code alone: the reason stays.
+    if status <= CODE {
         return;
     }
     let mut i = 0;

@@ -314,7 +314,8 @@ fn attach_filter(
         note()?;
     }
     let made_clsact = !there && rtnl.add_clsact(ifindex)?;
-    if let Err(error) = rtnl.add_filter(ifindex, direction(kind), kind.filter_name(), entry.as_fd()) {
+    if let Err(error) = rtnl.add_filter(ifindex, direction(kind), kind.filter_name(), entry.as_fd())
+    {
         if made_clsact {
             let _ = rtnl.remove_clsact(ifindex);
         }

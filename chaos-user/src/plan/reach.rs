@@ -54,7 +54,10 @@ pub fn refused(exchange: &Exchange) -> Option<Beyond> {
     let (all, most) = (headers + body, HTTP_TAIL - 128);
     if all > most {
         let field = if body > headers { "spec.replace.body" } else { "spec.replace.headers" };
-        return beyond(field, format!("headers and body have {all} bytes together, at most {most}"));
+        return beyond(
+            field,
+            format!("headers and body have {all} bytes together, at most {most}"),
+        );
     }
     matchers(exchange)
 }

@@ -40,7 +40,9 @@ pub fn answer(method: &str, path: &str) -> Option<Vec<u8>> {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kind: chunks\r\n\r\n\
              5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n",
         ),
-        "/early" => [&b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"[..], &body(b"late")].concat(),
+        "/early" => {
+            [&b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"[..], &body(b"late")].concat()
+        }
         "/silent" => return None,
         _ => body(format!("this is {path}\n").as_bytes()),
     })
@@ -306,7 +308,8 @@ impl Client {
         loop {
             let line = self.line()?;
             let size = line.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(size, 16).with_context(|| format!("chunk {line:?}"))?;
+            let size =
+                usize::from_str_radix(size, 16).with_context(|| format!("chunk {line:?}"))?;
             if size == 0 {
                 while !self.line()?.is_empty() {}
                 return Ok(body);
@@ -384,5 +387,7 @@ pub fn serve_apart(port: &str) -> Result<()> {
 /// A request without a body.
 #[must_use]
 pub fn request(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nHost: probe\r\nUser-Agent: kfault-tests\r\nX-Ask: yes\r\n\r\n")
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: probe\r\nUser-Agent: kfault-tests\r\nX-Ask: yes\r\n\r\n"
+    )
 }

@@ -19,9 +19,9 @@ use super::bpf::Kind;
 use super::device::{Attached, Open};
 use super::error::EngineError;
 use super::journal;
+use crate::plan::Device;
 use crate::plan::exchange::{Exchange, Sockets};
 use crate::plan::reach;
-use crate::plan::Device;
 
 /// How long a response whose old body is still being sent is waited for, before its connection
 /// becomes plain again.
@@ -93,7 +93,10 @@ impl Exchanges {
         for device in &devices {
             if self.hooks.get(device).is_some_and(|hook| hook.exchanges.len() >= per_device) {
                 let name = &device.name;
-                return Err(full(format!("{name} of {} has {per_device} already", exchange.target)));
+                return Err(full(format!(
+                    "{name} of {} has {per_device} already",
+                    exchange.target
+                )));
             }
         }
         if self.object.is_none() {

@@ -44,7 +44,8 @@ impl Object {
         loader.btf(None);
         let mut ebpf = loader.load(BYTES).map_err(too_old)?;
         let request = {
-            let program = ebpf.program_mut("http_request").ok_or_else(|| missing("http_request"))?;
+            let program =
+                ebpf.program_mut("http_request").ok_or_else(|| missing("http_request"))?;
             let Program::SchedClassifier(program) = program else {
                 return Err(missing("http_request"));
             };
