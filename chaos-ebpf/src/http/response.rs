@@ -207,7 +207,8 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         if size >= HEAD as u32 {
             return lost(c, chosen, passed::LONG_HEAD);
         }
-        if chosen == EXCHANGES || size <= c.corked {
+        let is_alone = c.asked.wrapping_sub(c.answered) == 1;
+        if (chosen == EXCHANGES && is_alone) || size <= c.corked {
             // Nobody cares, or the kernel had no room to wait for more.
             c.corked = 0;
             return lost(c, chosen, passed::UNPARSED);
