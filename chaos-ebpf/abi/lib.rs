@@ -7,6 +7,7 @@
 
 pub mod counter;
 pub mod detour;
+pub mod http;
 pub mod limit;
 pub mod line;
 pub mod peer;

@@ -113,6 +113,11 @@ fn every_example_of_loads_and_limits_runs_and_recovers() -> Result<Done> {
             ensure!(ended.errors.contains("memory.high"), "{name}: {}", ended.errors);
             continue;
         }
+        if name == "throttle-io.yaml" && !has_disk() {
+            let ended = run.ends_with(3)?;
+            ensure!(ended.errors.contains("this host has no disk"), "{name}: {}", ended.errors);
+            continue;
+        }
         let ended = run.duration("2s").ends_with(0).with_context(|| name)?;
         let summary = ended.summary()?;
         let strains = summary.json()["strains"].as_array().cloned().unwrap_or_default();
@@ -122,4 +127,13 @@ fn every_example_of_loads_and_limits_runs_and_recovers() -> Result<Done> {
         ensure!(target.limits()? == before, "{name}: limits are left: {:?}", target.limits()?);
     }
     Ok(Done::Kept)
+}
+
+/// Whether the kernel has a disk that is not made of memory.
+fn has_disk() -> bool {
+    let size = |disk: &std::path::Path| std::fs::read_to_string(disk.join("size"));
+    std::fs::read_dir("/sys/block").into_iter().flatten().flatten().any(|disk| {
+        let name = disk.file_name().to_string_lossy().into_owned();
+        !name.contains("ram") && size(&disk.path()).is_ok_and(|size| size.trim() != "0")
+    })
 }

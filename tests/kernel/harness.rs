@@ -122,7 +122,9 @@ enum Outcome {
 
 /// Runs the tests that were asked for.
 pub fn run(options: &Options, tests: Vec<Test>) -> Result<ExitCode> {
+    let _alone;
     if !options.arguments.list {
+        _alone = alone()?;
         ns::leave_the_host()?;
         cgroup::remove_leftovers();
     }
@@ -162,6 +164,18 @@ pub fn run(options: &Options, tests: Vec<Test>) -> Result<ExitCode> {
         println!("skipped {name}: {why}");
     }
     Ok(conclusion.exit_code())
+}
+
+/// The host's cgroups have one name each, and there is one engine: another run of these tests is
+/// waited for.
+fn alone() -> Result<fs::File> {
+    let path = std::env::temp_dir().join("kfault-kernel-tests.lock");
+    let file = fs::File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    if let Err(fs::TryLockError::WouldBlock) = file.try_lock() {
+        eprintln!("waiting for other kernel tests on this host");
+        file.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(file)
 }
 
 fn run_one(test: Test, results: &Mutex<Vec<Result1>>) -> std::result::Result<Completion, Failed> {

@@ -171,7 +171,9 @@ fn a_quota_of_a_fifth_is_a_fifth() -> Result<Done> {
     let summary = run.stop()?;
     let (periods, seconds) =
         (figure(summary.json(), "throttledPeriods"), figure(summary.json(), "throttledSeconds"));
-    ensure!(periods >= 30.0 && seconds > 1.0, "{periods} periods, {seconds} s: {summary:?}");
+    // Ten periods a second, and the target would use each of them up.
+    let least = if is_exact() { 15.0 } else { 30.0 };
+    ensure!(periods >= least && seconds > 1.0, "{periods} periods, {seconds} s: {summary:?}");
     is_without_a_quota(&target).context("after recovery")?;
     two.is_over(Duration::ZERO)?;
     Ok(Done::Kept)
@@ -304,14 +306,28 @@ fn a_disk_is_written_at_its_rate() -> Result<Done> {
     two.keeps_its_rate("1 MiB at 512 KiB/s", &write(64 * 1024, 16), &io)?;
     let io = json!({"writeIops": 50, "devices": [disk.path()]});
     two.keeps_its_rate("100 writes at 50/s", &write(4096, 100), &io)?;
+    // v2 knows whose pages those in the cache are: whoever wrote to the inode first. So the
+    // neighbour has a disk of its own.
+    let beside = Disk::new(64 * MIB as u64)?;
+    let cached = |disk: &Disk| {
+        Work::Buffered(Blocks { disk: disk.path().into(), block: 64 * 1024, count: 16 })
+    };
+    let io = json!({"writeBps": "512Ki", "devices": [disk.path(), beside.path()]});
+    let works = (&cached(&disk), &cached(&beside));
+    two.keep_their_rates("1 MiB at 512 KiB/s, buffered", works, &io)?;
     Ok(Done::Kept)
 }
 
 impl Two {
     /// Work that takes 2 s under the limit, and much less without it.
     fn keeps_its_rate(&self, what: &str, work: &Work, io: &Value) -> Result<()> {
-        let mut target = Worker::new(&self.target, work)?;
-        let mut other = Worker::new(&self.other, work)?;
+        self.keep_their_rates(what, (work, work), io)
+    }
+
+    /// The same with other work for the neighbour.
+    fn keep_their_rates(&self, what: &str, works: (&Work, &Work), io: &Value) -> Result<()> {
+        let mut target = Worker::new(&self.target, works.0)?;
+        let mut other = Worker::new(&self.other, works.1)?;
         let free = target.time()?;
         let run = self.run(&Manifest::throttle().with("io", io.clone()))?.start()?;
         let (held, unheld) = (target.time()?, other.time()?);

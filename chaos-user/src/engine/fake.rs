@@ -12,6 +12,7 @@ use std::io;
 use chaos_abi::counter::Counters;
 
 use super::error::EngineError;
+use super::http::ExchangeReport;
 use super::kernel::{Kernel, Path};
 use super::strain::StrainReport;
 use crate::plan::Device;
@@ -136,6 +137,11 @@ impl Kernel for Fake {
 
     fn strain(&self, id: &str) -> StrainReport {
         StrainReport { is_alive: self.state.strains.contains(id), ..StrainReport::of(id) }
+    }
+
+    fn exchange(&self, id: &str) -> ExchangeReport {
+        let is_alive = self.state.exchanges.contains(id);
+        ExchangeReport { id: id.to_owned(), is_alive, ..ExchangeReport::default() }
     }
 
     fn now(&self) -> u64 {

@@ -26,7 +26,7 @@ static BYTES: &[u8] = aya::include_bytes_aligned!(env!("KFAULT_BPF_OBJECT"));
 /// An ABI value as aya wants it.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Pod<T>(T);
+pub(super) struct Pod<T>(pub(super) T);
 
 // SAFETY: `Shared` promises what aya's marker demands, and the wrapper is transparent.
 unsafe impl<T: Shared> aya::Pod for Pod<T> {}
@@ -151,6 +151,8 @@ impl Object {
             Kind::TcIngress => "TO_TC_INGRESS",
             Kind::CgroupEgress => "TO_CGROUP_EGRESS",
             Kind::CgroupIngress => "TO_CGROUP_INGRESS",
+            // Another object's.
+            Kind::HttpIngress => return Err(EngineError::bpf("find TO_HTTP_REQUEST", "not here")),
         };
         self.entry_into(kind, slot, table)
     }

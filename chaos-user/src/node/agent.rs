@@ -19,9 +19,11 @@ use super::pods::Pods;
 use crate::api::nodefault::{
     Answer, NodeRecord, NodeRule, NodeState, NodeStrain, Status, Task, Tasks,
 };
+use crate::engine::http::ExchangeReport;
 use crate::engine::strain::StrainReport;
 use crate::engine::{EngineError, Options, RuleReport, chain};
 use crate::fault::on_node::{OnNode, container_name};
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::plan::{Plan, Rule};
 
@@ -65,6 +67,7 @@ struct Agent {
     durations: BTreeMap<String, (Timestamp, Duration)>,
     reports: BTreeMap<String, RuleReport>,
     strains: BTreeMap<String, StrainReport>,
+    exchanges: BTreeMap<String, ExchangeReport>,
     /// Since when each strain acts.
     since: BTreeMap<String, (Strain, Timestamp)>,
     /// Counters of rules that were written anew since.
@@ -96,6 +99,7 @@ pub async fn serve(
         durations: BTreeMap::new(),
         reports: BTreeMap::new(),
         strains: BTreeMap::new(),
+        exchanges: BTreeMap::new(),
         since: BTreeMap::new(),
         earlier: BTreeMap::new(),
         answers,
@@ -221,42 +225,70 @@ impl Agent {
         }
     }
 
-    /// One experiment that cannot be applied must not keep the others from it. What was in force
-    /// before comes first.
+    /// One experiment that cannot be applied must not keep the others from it. What is in force as
+    /// it shall be goes on without a break; then comes what is changed or new, one by one.
     async fn apply_one_by_one(
         &mut self,
         lowered: &BTreeMap<String, Lowered>,
         first: &EngineError,
     ) -> Result<(), AgentError> {
         tracing::warn!(error = %first, "the plan as a whole was refused; trying experiment by experiment");
-        let is_in_force = |key: &&String| self.lowered.contains_key(*key);
-        let (mut order, new): (Vec<&String>, Vec<&String>) = lowered.keys().partition(is_in_force);
-        order.extend(new);
-        let mut good: Vec<&String> = Vec::new();
-        let mut fit: BTreeSet<&str> = BTreeSet::new();
+        let (mut good, mut rest) = self.settled(lowered);
+        let in_force = self.applied.strains.clone();
+        let (plan, resolved) = together(lowered, &good, |one| in_force.contains(one));
+        let mut fit: BTreeSet<String> = plan.strains.iter().map(|one| one.id.clone()).collect();
+        if let Err(error) = self.apply(plan, resolved).await? {
+            tracing::warn!(%error, "what is in force cannot stay as it is");
+            rest.splice(0..0, good.drain(..));
+            fit.clear();
+        }
+        let strains =
+            |key: &String| lowered.get(key).into_iter().flat_map(|one| &one.on_node.strains);
+        let mut order: Vec<&String> = good.clone();
+        order.append(&mut rest);
         for key in order {
-            good.push(key);
-            let (plan, resolved) = together(lowered, &good, |one| fit.contains(one.id.as_str()));
-            if let Err(error) = self.apply(plan, resolved).await? {
-                good.pop();
-                if let Some(task) = self.tasks.get(key) {
-                    let refusal = (task.clone(), chain(&error));
-                    self.refused.insert(key.clone(), refusal);
+            if !good.contains(&key) {
+                good.push(key);
+                let (plan, resolved) = together(lowered, &good, |one| fit.contains(&one.id));
+                if let Err(error) = self.apply(plan, resolved).await? {
+                    good.pop();
+                    if let Some(task) = self.tasks.get(key) {
+                        let refusal = (task.clone(), chain(&error));
+                        self.refused.insert(key.clone(), refusal);
+                    }
+                    continue;
                 }
-                continue;
             }
             // A target that cannot be strained must not keep the experiment's others from it.
-            for strain in lowered.get(key).iter().flat_map(|one| &one.on_node.strains) {
-                fit.insert(&strain.id);
-                let (plan, resolved) =
-                    together(lowered, &good, |one| fit.contains(one.id.as_str()));
+            for strain in strains(key) {
+                if self.unfit.contains_key(&strain.id) || !fit.insert(strain.id.clone()) {
+                    continue;
+                }
+                let (plan, resolved) = together(lowered, &good, |one| fit.contains(&one.id));
                 if let Err(error) = self.apply(plan, resolved).await? {
-                    fit.remove(strain.id.as_str());
+                    fit.remove(&strain.id);
                     self.unfit.insert(strain.id.clone(), (strain.clone(), chain(&error)));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The tasks whose rules are all in force as they shall be, and the others: those that were
+    /// asked for before come first. What was refused stays refused until it is changed.
+    fn settled<'a>(
+        &self,
+        lowered: &'a BTreeMap<String, Lowered>,
+    ) -> (Vec<&'a String>, Vec<&'a String>) {
+        let is_known = |key: &&String| self.lowered.contains_key(*key);
+        let is_settled = |key: &&String| {
+            let rules = lowered.get(*key).into_iter().flat_map(|one| &one.on_node.rules);
+            is_known(key) && rules.into_iter().all(|rule| self.applied.rules.contains(rule))
+        };
+        let keys = lowered.keys().filter(|key| !self.refused.contains_key(*key));
+        let (settled, others): (Vec<_>, Vec<_>) = keys.partition(is_settled);
+        let (changed, new): (Vec<_>, Vec<_>) = others.into_iter().partition(is_known);
+        (settled, [changed, new].concat())
     }
 
     fn note_beginnings(&mut self, plan: &Plan) {
@@ -288,6 +320,7 @@ impl Agent {
             Some(News::Report(report)) => {
                 self.reports = report.rules.into_iter().map(|r| (r.id.clone(), r)).collect();
                 self.strains = report.strains.into_iter().map(|s| (s.id.clone(), s)).collect();
+                self.exchanges = report.exchanges.into_iter().map(|e| (e.id.clone(), e)).collect();
                 if self.told_at.elapsed() >= TELL {
                     self.told_at = Instant::now();
                     self.tell(true);
@@ -347,6 +380,7 @@ impl Agent {
                 status.records =
                     one.records.iter().map(|record| self.record(one, record)).collect();
                 status.rules = one.rules.iter().map(|rule| self.rule(rule)).collect();
+                status.rules.extend(one.exchanges.iter().map(|one| self.exchange(one)));
                 status.strains =
                     one.strains.iter().filter_map(|strain| self.strain(strain)).collect();
             }
@@ -394,6 +428,18 @@ impl Agent {
             since: Some(*since),
             figures: report.map(|report| report.figures.clone()).unwrap_or_default(),
         })
+    }
+
+    /// What an exchange counts, as a rule: requests that are meant, responses that were changed.
+    fn exchange(&self, exchange: &Exchange) -> NodeRule {
+        let counters = self.exchanges.get(&exchange.id).map(|report| report.counters);
+        NodeRule {
+            rule: exchange.id.clone(),
+            describes: exchange.describes.clone(),
+            declared: None,
+            matched: counters.map_or(0, |counters| counters.matched),
+            injected: counters.map_or(0, |counters| counters.acted),
+        }
     }
 
     fn rule(&self, rule: &Rule) -> NodeRule {

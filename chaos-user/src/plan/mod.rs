@@ -8,6 +8,7 @@ pub mod action;
 pub mod diff;
 pub mod exchange;
 pub mod peers;
+pub mod reach;
 pub mod strain;
 
 use std::time::Duration;

@@ -99,7 +99,8 @@ fn a_cgroup_that_hands_controllers_down_is_refused() -> Result<Done> {
     if let Some(proof) = Proof::by_trying("hand a controller of v2 down", hand_down) {
         return Ok(Done::Cannot(proof));
     }
-    let words = ["cgroup.subtree_control", "worker 1 of", "choose one of the cgroups below it"];
+    // Whichever of the workers is the first to be told.
+    let words = ["cgroup.subtree_control", " cannot enter ", "choose one of the cgroups below it"];
     refused(scene.run(&cpu())?, 3, &words)?;
     refused(scene.run(&memory())?, 3, &words)?;
     scene.ensure_over("after the refusal")?;

@@ -1,5 +1,7 @@
 //! Measurements with plain sockets, from outside.
 
+pub mod http;
+pub mod nginx;
 pub mod ping;
 pub mod process;
 pub mod tcp;

@@ -29,6 +29,8 @@ pub enum Work {
     Read(Blocks),
     /// Writes to it in the same way.
     Write(Blocks),
+    /// Writes to it through the page cache; answers when the disk has it.
+    Buffered(Blocks),
 }
 
 /// Blocks of a disk.
@@ -200,6 +202,15 @@ pub fn labour(work: &str) -> Result<()> {
                 for _ in 0..*count {
                     file.write_all(&memory[at..at + block]).context("write a disk")?;
                 }
+                "true".into()
+            }
+            Work::Buffered(Blocks { disk, block, count }) => {
+                let file = OpenOptions::new().write(true).open(disk).context("open a disk")?;
+                for number in 0..*count {
+                    file.write_all_at(&vec![1; *block], number * *block as u64)
+                        .context("write to a disk's cache")?;
+                }
+                file.sync_all().context("sync a disk")?;
                 "true".into()
             }
         };

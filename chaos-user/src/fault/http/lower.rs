@@ -4,6 +4,7 @@ use super::HttpChaos;
 use super::words::sentence;
 use crate::fault::{Experiment, Lowered, Options, distinct};
 use crate::plan::exchange::{Exchange, Sockets};
+use crate::plan::reach::{self, Beyond};
 use crate::select::{Workload, seed_for};
 
 /// Lowers one experiment. Sources were chosen by `select`.
@@ -34,7 +35,7 @@ pub fn lower(
         }
         let HttpChaos { message, port, matcher, edit, kfault, .. } = spec;
         let id = format!("{}/{}", experiment.id(), source.name);
-        lowered.exchanges.push(Exchange {
+        let exchange = Exchange {
             seed: seed_for(options.seed, &id),
             id,
             experiment: experiment.id(),
@@ -48,10 +49,26 @@ pub fn lower(
             edit: edit.clone(),
             duration: options.duration.or_else(|| experiment.duration()),
             dry_run: options.dry_run,
-        });
+        };
+        reaches(&exchange, &mut lowered);
+        lowered.exchanges.push(exchange);
     }
     lowered.exchanges.sort_by(|a, b| a.id.cmp(&b.id));
     lowered
+}
+
+/// Says once what this version does not do.
+fn reaches(exchange: &Exchange, lowered: &mut Lowered) {
+    let warning = match (reach::refused(exchange), reach::left_out(exchange)) {
+        (Some(Beyond { field, reason }), _) => {
+            (field, format!("not supported by this version, so that nothing acts: {reason}"))
+        }
+        (None, Some(Beyond { field, reason })) => (field, reason),
+        (None, None) => return,
+    };
+    if lowered.warnings.iter().all(|known| known.message != warning.1) {
+        lowered.warn(warning.0, warning.1);
+    }
 }
 
 fn sockets(workload: &Workload) -> Sockets {

@@ -108,7 +108,19 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("stress: memory as declared, and again when the container is", strain::memory, Ci),
     ("throttle: a busy container at a tenth of a processor", strain::quota, Ci),
     ("throttle: a frozen server answers nobody until its time is over", strain::pause, Ci),
-    ("loads and limits end with their agent and come back", strain::agents_are_killed, Full),
+    ("loads and limits end with their agent and come back", strain::ends::with_their_agent, Full),
+    (
+        "loads and limits go on while another experiment is refused",
+        strain::ends::not_with_a_neighbours_refusal,
+        Ci,
+    ),
+    ("limits end while no agent is there", strain::ends::without_an_agent, Full),
+    (
+        "stress: the words of stress-ng, and half of a limit",
+        strain::written::words_and_shares,
+        Full,
+    ),
+    ("stress: a schedule of loads", strain::written::schedule, Full),
     ("contract: conditions, records and events of a whole life", contract::life, Ci),
     ("contract: columns, short names, endpoints", contract::resources, Ci),
     (

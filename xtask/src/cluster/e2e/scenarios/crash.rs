@@ -36,21 +36,32 @@ impl Program {
 
     /// Sends a signal to it on every node that has it.
     pub fn signal(self, bench: &Bench<'_>, signal: &str) -> Result<()> {
-        let word = self.word();
-        let script = format!(
-            "for p in /proc/[0-9]*; do tr '\\0' ' ' 2>/dev/null <$p/cmdline | \
-             grep -q '^/kfault {word}' && kill -{signal} ${{p#/proc/}} && echo hit; done; true"
-        );
-        let mut hit = 0;
-        for node in bench.nodes()? {
-            hit += bench.on_node(&node, "sh", &["-c", &script])?.lines().count();
-        }
-        ensure!(hit > 0, "no {word} runs");
+        let hit = self.for_each(bench, &format!("kill -{signal} ${{p#/proc/}} && echo hit"))?;
+        ensure!(hit > 0, "no {} runs", self.word());
         Ok(())
     }
 
+    /// Whether it runs anywhere.
+    pub fn runs(self, bench: &Bench<'_>) -> Result<bool> {
+        Ok(self.for_each(bench, "echo one")? > 0)
+    }
+
+    /// Does something for each of its processes (`$p`); how many lines were said.
+    fn for_each(self, bench: &Bench<'_>, what: &str) -> Result<usize> {
+        let script = format!(
+            "for p in /proc/[0-9]*; do tr '\\0' ' ' 2>/dev/null <$p/cmdline | \
+             grep -q '^/kfault {}' && {what}; done; true",
+            self.word()
+        );
+        let mut lines = 0;
+        for node in bench.nodes()? {
+            lines += bench.on_node(&node, "sh", &["-c", &script])?.lines().count();
+        }
+        Ok(lines)
+    }
+
     /// New pods: the next crash is their first, so that nobody waits for a back-off.
-    fn renew(self, bench: &Bench<'_>) -> Result<()> {
+    pub fn renew(self, bench: &Bench<'_>) -> Result<()> {
         let label = format!("app.kubernetes.io/component={}", self.word());
         let own = ["--namespace", "chaos-mesh"];
         bench.kubectl(&[&own[..], &["delete", "pod", "-l", &label, "--timeout=60s"]].concat())?;

@@ -9,6 +9,9 @@ use super::super::Bench;
 use super::object;
 use super::shop::{self, Pod};
 
+pub mod ends;
+pub mod written;
+
 /// What the kernel counts of a container.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
@@ -243,48 +246,4 @@ pub fn pause(bench: &Bench<'_>) -> Result<()> {
     bench.until("it to run again", answers)?;
     bench.condition("throttlechaos/pause", "AllRecovered")?;
     bench.kubectl(&["delete", "throttlechaos/pause", "--timeout=20s"]).map(drop)
-}
-
-/// An agent that is killed lets go of what it froze and loaded, and takes it up again.
-pub fn agents_are_killed(bench: &Bench<'_>) -> Result<()> {
-    bench.need_nodes()?;
-    let spec = json!({
-        "mode": "all", "selector": web(), "stressors": { "cpu": { "workers": 1, "load": 20 } },
-    });
-    let before = pids(bench)?;
-    bench.apply(&object("StressChaos", "busy", &spec))?;
-    bench.apply(&throttle("few", &web(), &json!({ "pids": { "max": 100 } })))?;
-    for what in ["stresschaos/busy", "throttlechaos/few"] {
-        bench.condition(what, "AllInjected")?;
-    }
-    ensure!(pids(bench)?.iter().all(|max| max == "100"), "pids.max is {:?}", pids(bench)?);
-    super::crash::Program::Agent.signal(bench, "KILL")?;
-    let mut all = 0;
-    for node in bench.nodes()? {
-        all += workers(bench, &node)?;
-    }
-    ensure!(all <= 2, "{all} workers after the agents were killed");
-    let web = shop::pods(bench, "default", "app=web")?;
-    bench.until("the load to be there again", || {
-        let loaded = |pod: &Pod| Ok::<_, anyhow::Error>(busy(bench, pod, 2)? > 15.0);
-        Ok(web.iter().map(loaded).collect::<Result<Vec<_>>>()?.into_iter().all(|is| is))
-    })?;
-    for what in ["stresschaos/busy", "throttlechaos/few"] {
-        bench.kubectl(&["delete", what, "--timeout=40s"])?;
-    }
-    no_workers(bench)?;
-    ensure!(pids(bench)? == before, "pids.max is left at {:?}", pids(bench)?);
-    Ok(())
-}
-
-/// `pids.max` of every web container.
-fn pids(bench: &Bench<'_>) -> Result<Vec<String>> {
-    let of = |pod: &Pod| {
-        let container = container(bench, pod)?;
-        let id = container["containerID"].as_str().unwrap_or_default();
-        let id = id.rsplit('/').next().unwrap_or_default();
-        let script = format!("cat $(find /sys/fs/cgroup -path '*{id}*' -name pids.max | head -1)");
-        Ok(bench.on_node(&pod.node, "sh", &["-c", &script])?.trim().to_owned())
-    };
-    shop::pods(bench, "default", "app=web")?.iter().map(of).collect()
 }

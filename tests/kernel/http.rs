@@ -1,0 +1,503 @@
+//! Faults of HTTP: which responses are meant, and what a client sees of them.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use kfault_tests::cgroup::Cgroup;
+use kfault_tests::kfault::{Kfault, Run, Summary};
+use kfault_tests::manifest::Manifest;
+use kfault_tests::net::{FAMILIES, Family, Net};
+use kfault_tests::ns::Ns;
+use kfault_tests::probe::http::{Apart, BIG, Client, PORT, Server, Style, answer, request};
+use kfault_tests::snapshot::Snapshot;
+use serde_json::json;
+
+use crate::faulty::{Neighbour, is_over, warm_up};
+use crate::harness::{Done, Proof, Test, tests};
+
+pub fn tests() -> Vec<Test> {
+    let mut all: Vec<Test> = tests!("http":
+        a_replaced_body_arrives_with_its_own_length_and_the_connection_goes_on,
+    )
+    .into_iter()
+    .map(Test::smoke)
+    .collect();
+    all.extend(tests!("http":
+        what_no_experiment_means_arrives_to_the_byte,
+        status_and_headers_are_replaced_and_added,
+        an_aborted_response_is_a_closed_connection,
+        only_the_middle_one_of_three_requests_in_one_segment_is_meant,
+        a_request_in_pieces_of_any_size_is_meant,
+        a_response_in_pieces_of_any_size_is_replaced,
+        a_connection_that_was_open_before_is_covered_and_goes_on_after,
+        methods_headers_codes_and_patterns_tell_which_are_meant,
+        messages_without_a_body_keep_having_none,
+        two_experiments_act_on_one_server,
+        what_is_no_http_1_passes_and_is_counted,
+        the_server_of_a_cgroup_is_meant_and_its_neighbour_is_not,
+        nginx_answers_with_the_replaced_body,
+    ));
+    all
+}
+
+/// The server is the target, the client is elsewhere, and a neighbour serves the same.
+struct Scene {
+    net: Net,
+    servers: Vec<Server>,
+    near: Server,
+}
+
+impl Scene {
+    fn new(style: Style) -> Result<Self> {
+        let net = Net::new()?;
+        let web = &net.client;
+        let start = |(family, port): (Family, u16)| {
+            Server::start(&web.ns, web.ip(family), port, style)
+        };
+        // One port for both: the addresses differ.
+        let servers = FAMILIES.into_iter().map(|family| start((family, PORT)));
+        let servers = servers.collect::<Result<_>>()?;
+        let near = Server::start(&net.near.ns, net.near.ip(Family::V4), PORT, style)?;
+        Ok(Self { net, servers, near })
+    }
+
+    fn outside(&self) -> &Ns {
+        &self.net.server.ns
+    }
+
+    fn client(&self) -> Result<Client> {
+        Client::connect(self.outside(), self.servers[0].address)
+    }
+
+    /// Injects, checks beside the neighbour, recovers, and looks whether all is as it was.
+    fn with(
+        &self,
+        manifests: &[&Manifest],
+        check: impl FnOnce(&mut Kfault) -> Result<()>,
+    ) -> Result<Summary> {
+        let before = Snapshot::of(&self.net)?;
+        warm_up(&self.net)?;
+        let neighbour = Neighbour::start(&self.net)?;
+        let mut run = Run::default().target(&self.net.client.ns.word()).seed(1);
+        for manifest in manifests {
+            run = run.and(manifest)?;
+        }
+        let mut kfault = run.start()?;
+        check(&mut kfault)?;
+        unharmed(self.outside(), self.near.address).context("the unselected neighbour")?;
+        let summary = kfault.stop()?;
+        neighbour.ensure_unharmed()?;
+        is_over(&self.net, &before, "after recovery")?;
+        for server in &self.servers {
+            unharmed(self.outside(), server.address).context("after recovery")?;
+        }
+        Ok(summary)
+    }
+}
+
+/// That a server's answers arrive to the byte.
+fn unharmed(ns: &Ns, address: SocketAddr) -> Result<()> {
+    let mut client = Client::connect(ns, address)?;
+    let mut expected = Vec::new();
+    for path in ["/a", "/big", "/chunked", "/missing", "/early", "/none", "/b"] {
+        client.get(path)?;
+        expected.extend(answer("GET", path).context("an answer")?);
+    }
+    client.ensure_drained()?;
+    ensure!(client.raw == expected, "bytes were changed");
+    Ok(())
+}
+
+fn replaced(body: &str) -> serde_json::Value {
+    use base64::Engine as _;
+    json!({ "body": base64::engine::general_purpose::STANDARD.encode(body) })
+}
+
+fn a_replaced_body_arrives_with_its_own_length_and_the_connection_goes_on() -> Result<Done> {
+    for style in [Style::Whole, Style::Apart] {
+        let scene = Scene::new(style)?;
+        let manifest = Manifest::http(PORT).with("path", json!("/api/*"));
+        let manifest = manifest.with("replace", replaced("{\"new\":true}"));
+        let summary = scene.with(&[&manifest], |_| {
+            for server in &scene.servers {
+                let mut client = Client::connect(scene.outside(), server.address)?;
+                for path in ["/api/x", "/other", "/api/longer/than/that", "/big", "/api/"] {
+                    let response = client.get(path)?;
+                    if !path.starts_with("/api/") {
+                        let whole = [response.head, response.body].concat();
+                        ensure!(Some(whole) == answer("GET", path), "{path} was changed");
+                        continue;
+                    }
+                    ensure!(response.body == b"{\"new\":true}", "{path}: {response:?}");
+                    ensure!(response.header("content-length").as_deref() == Some("12"));
+                    ensure!(response.header("x-path").as_deref() == Some(path), "{response:?}");
+                    ensure!(response.header("x-last").as_deref() == Some("yes"), "{response:?}");
+                    let lengths = response.head.windows(15);
+                    let lengths = lengths.filter(|w| w.eq_ignore_ascii_case(b"content-length:"));
+                    ensure!(lengths.count() == 1, "{response:?}");
+                }
+                client.ensure_drained()?;
+            }
+            Ok(())
+        })?;
+        ensure!(summary.exchanged("matched") == 6, "{}", summary.json());
+        ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
+        ensure!(summary.exchanged("seen") == 10, "{}", summary.json());
+    }
+    // A body that is larger than what stood there, and one that takes the place of a megabyte.
+    let scene = Scene::new(Style::Whole)?;
+    let long = "long ".repeat(1200);
+    let manifest = Manifest::http(PORT).with("replace", replaced(&long));
+    scene.with(&[&manifest], |_| {
+        let mut client = scene.client()?;
+        for path in ["/", "/big", "/", "/big", "/big", "/empty", "/x"] {
+            let response = client.get(path)?;
+            ensure!(response.body == long.as_bytes(), "{path}: {}", response.status());
+        }
+        client.ensure_drained()
+    })?;
+    Ok(Done::Kept)
+}
+
+fn what_no_experiment_means_arrives_to_the_byte() -> Result<Done> {
+    for style in [Style::Whole, Style::Apart, Style::Pieces(7), Style::Together] {
+        let scene = Scene::new(style)?;
+        let manifest = Manifest::http(PORT).with("path", json!("/nothing/like/this"));
+        let manifest = manifest.with("replace", replaced("no"));
+        let summary = scene.with(&[&manifest], |_| {
+            for server in &scene.servers {
+                unharmed(scene.outside(), server.address)?;
+            }
+            Ok(())
+        })?;
+        ensure!(summary.exchanged("injected") == 0, "{}", summary.json());
+        ensure!(summary.exchanged("seen") == 14, "{}", summary.json());
+        // The same for what others say on a connection of which one request is meant.
+        let manifest = Manifest::http(PORT).with("path", json!("/meant"));
+        let manifest = manifest.with("replace", json!({"code": 503}));
+        scene.with(&[&manifest], |_| {
+            let mut client = scene.client()?;
+            let status = client.get("/meant")?.status();
+            ensure!(status == "HTTP/1.1 503 Service Unavailable", "{status}");
+            let start = client.raw.len();
+            let mut expected = Vec::new();
+            for path in ["/a", "/big", "/chunked", "/early", "/none", "/same", "/chunked", "/b"] {
+                client.get(path).with_context(|| format!("{style:?}"))?;
+                expected.extend(answer("GET", path).context("an answer")?);
+            }
+            client.ensure_drained()?;
+            ensure!(client.raw[start..] == expected, "{style:?}: bytes were changed");
+            let status = client.get("/meant")?.status();
+            ensure!(status == "HTTP/1.1 503 Service Unavailable", "{style:?}: {status}");
+            Ok(())
+        })?;
+    }
+    Ok(Done::Kept)
+}
+
+fn status_and_headers_are_replaced_and_added() -> Result<Done> {
+    let scene = Scene::new(Style::Whole)?;
+    let manifest = Manifest::http(PORT)
+        .with("replace", json!({"code": 404, "headers": {"Server": "other", "X-New": "1"}}))
+        .with("patch", json!({"headers": [["X-Many", "a"], ["X-Many", "b"]]}));
+    scene.with(&[&manifest], |_| {
+        let mut client = scene.client()?;
+        for path in ["/a", "/big", "/b"] {
+            let response = client.get(path)?;
+            ensure!(response.status() == "HTTP/1.1 404 Not Found", "{}", response.status());
+            ensure!(response.header("server").as_deref() == Some("other"), "{response:?}");
+            ensure!(response.header("x-new").as_deref() == Some("1"), "{response:?}");
+            let text = String::from_utf8_lossy(&response.head).into_owned();
+            ensure!(text.contains("X-Many: a\r\nX-Many: b\r\n"), "{text}");
+            ensure!(!text.contains("probe"), "{text}");
+            let whole = answer("GET", path).context("an answer")?;
+            ensure!(whole.ends_with(&response.body), "{path}: the body was changed");
+        }
+        // Chunks stay as they are.
+        let response = client.get("/chunked")?;
+        ensure!(response.status() == "HTTP/1.1 404 Not Found", "{}", response.status());
+        ensure!(response.body == b"hello world", "{response:?}");
+        client.ensure_drained()
+    })?;
+    Ok(Done::Kept)
+}
+
+fn an_aborted_response_is_a_closed_connection() -> Result<Done> {
+    let scene = Scene::new(Style::Whole)?;
+    let manifest =
+        Manifest::http(PORT).with("path", json!("/abort")).with("abort", json!(true));
+    let summary = scene.with(&[&manifest], |_| {
+        for _ in 0..3 {
+            let mut client = scene.client()?;
+            client.get("/a")?;
+            client.send(request("GET", "/abort").as_bytes())?;
+            client.ensure_closed()?;
+        }
+        Ok(())
+    })?;
+    ensure!(summary.exchanged("injected") == 3, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn only_the_middle_one_of_three_requests_in_one_segment_is_meant() -> Result<Done> {
+    for style in [Style::Whole, Style::Apart, Style::Together] {
+        let scene = Scene::new(style)?;
+        let manifest = Manifest::http(PORT).with("path", json!("/b"));
+        let manifest = manifest.with("replace", replaced("middle"));
+        scene.with(&[&manifest], |_| {
+            let mut client = scene.client()?;
+            for round in 0..4 {
+                let paths = ["/a", "/b", "/big", "/b", "/c"];
+                let all: String = paths.iter().map(|path| request("GET", path)).collect();
+                client.send(all.as_bytes())?;
+                for path in paths {
+                    let response = client.response("GET")?;
+                    let expected = answer("GET", path).context("an answer")?;
+                    let is_right = match path {
+                        "/b" => response.body == b"middle",
+                        _ => [response.head, response.body].concat() == expected,
+                    };
+                    ensure!(is_right, "{style:?}, round {round}: {path}");
+                }
+            }
+            client.ensure_drained()
+        })?;
+    }
+    Ok(Done::Kept)
+}
+
+fn a_request_in_pieces_of_any_size_is_meant() -> Result<Done> {
+    let scene = Scene::new(Style::Whole)?;
+    let manifest = Manifest::http(PORT).with("path", json!("/meant/*/here"));
+    let manifest = manifest.with("replace", replaced("meant"));
+    let summary = scene.with(&[&manifest], |_| {
+        let text = request("GET", "/meant/and/here");
+        for size in [1, 2, 3, 5, 7, 11, 13, 40] {
+            let mut client = scene.client()?;
+            for _ in 0..2 {
+                for piece in text.as_bytes().chunks(size) {
+                    client.send(piece)?;
+                    // Segments of their own.
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                let response = client.response("GET")?;
+                ensure!(response.body == b"meant", "pieces of {size}: {response:?}");
+                ensure!(client.get("/other")?.body == b"this is /other\n");
+            }
+        }
+        Ok(())
+    })?;
+    ensure!(summary.exchanged("injected") == 16, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn a_response_in_pieces_of_any_size_is_replaced() -> Result<Done> {
+    for size in [1, 2, 3, 7, 16, 60, 61, 97, 100, 4000, 4096, 65_537] {
+        let scene = Scene::new(Style::Pieces(size))?;
+        let manifest = Manifest::http(PORT).with("path", json!("/meant*"));
+        let manifest = manifest.with("replace", replaced("meant"));
+        scene.with(&[&manifest], |_| {
+            let mut client = scene.client()?;
+            for path in ["/meant", "/other", "/meant2"] {
+                let response = client.get(path).with_context(|| format!("pieces of {size}"))?;
+                let is_right = match path {
+                    "/other" => response.body == b"this is /other\n",
+                    _ => response.body == b"meant",
+                };
+                ensure!(is_right, "pieces of {size}: {path}: {response:?}");
+            }
+            client.ensure_drained()
+        })?;
+    }
+    Ok(Done::Kept)
+}
+
+fn a_connection_that_was_open_before_is_covered_and_goes_on_after() -> Result<Done> {
+    let scene = Scene::new(Style::Whole)?;
+    let mut open: Vec<Client> = Vec::new();
+    for server in &scene.servers {
+        let mut client = Client::connect(scene.outside(), server.address)?;
+        client.get("/before")?;
+        open.push(client);
+    }
+    let manifest = Manifest::http(PORT).with("replace", replaced("during"));
+    for _ in 0..2 {
+        scene.with(&[&manifest], |_| {
+            for client in &mut open {
+                for path in ["/a", "/big"] {
+                    ensure!(client.get(path)?.body == b"during", "{path}");
+                }
+            }
+            Ok(())
+        })?;
+        for client in &mut open {
+            ensure!(client.get("/after")?.body == b"this is /after\n");
+            ensure!(client.get("/big")?.body.len() == BIG);
+            client.ensure_drained()?;
+        }
+    }
+    Ok(Done::Kept)
+}
+
+fn methods_headers_codes_and_patterns_tell_which_are_meant() -> Result<Done> {
+    let post = "POST /a HTTP/1.1\r\nHost: p\r\nContent-Length: 5\r\n\r\nhello";
+    let cases: [(&str, serde_json::Value, &[(&str, bool)]); 7] = [
+        ("method", json!("POST"), &[(post, true), ("/a", false), (post, true)]),
+        ("code", json!(404), &[("/missing", true), ("/a", false), ("/missing", true)]),
+        ("request_headers", json!({"X-Ask": "yes"}), &[("/a", true), (post, false)]),
+        ("request_headers", json!({"x-ask": "no"}), &[("/a", false)]),
+        ("response_headers", json!({"X-Path": "/a"}), &[("/a", true), ("/b", false), (post, true)]),
+        ("path", json!("/v?/*/items*"), &[
+            ("/v1/x/items", true),
+            ("/v1/x/y/items/7?q=1", true),
+            ("/v12/x/items", false),
+            ("/v1/items", false),
+        ]),
+        ("path", json!("/exact"), &[("/exact", true), ("/exact?q=/x", true), ("/exact/", false)]),
+    ];
+    for (field, value, asked) in cases {
+        let scene = Scene::new(Style::Whole)?;
+        let manifest = Manifest::http(PORT).with(field, value.clone());
+        let manifest = manifest.with("replace", json!({"code": 599, "headers": {"X-Hit": "1"}}));
+        let summary = scene.with(&[&manifest], |_| {
+            let mut client = scene.client()?;
+            for (what, is_meant) in asked {
+                let text = if what.starts_with('/') { request("GET", what) } else { (*what).into() };
+                client.send(text.as_bytes())?;
+                let response = client.response("GET")?;
+                let is_hit = response.header("x-hit").is_some();
+                ensure!(is_hit == *is_meant, "{field} {value}: {what:?}: {response:?}");
+                ensure!(is_hit == response.status().starts_with("HTTP/1.1 599"), "{response:?}");
+            }
+            client.ensure_drained()
+        })?;
+        let meant = asked.iter().filter(|(_, is_meant)| *is_meant).count();
+        ensure!(summary.exchanged("injected") == meant as u64, "{}", summary.json());
+    }
+    Ok(Done::Kept)
+}
+
+fn messages_without_a_body_keep_having_none() -> Result<Done> {
+    let scene = Scene::new(Style::Whole)?;
+    let manifest = Manifest::http(PORT).with("replace", replaced("body"));
+    scene.with(&[&manifest], |_| {
+        let mut client = scene.client()?;
+        client.send(request("HEAD", "/a").as_bytes())?;
+        let response = client.response("HEAD")?;
+        ensure!(Some(&response.head) == answer("HEAD", "/a").as_ref(), "{response:?}");
+        for path in ["/none", "/same"] {
+            let response = client.get(path)?;
+            ensure!(Some(&response.head) == answer("GET", path).as_ref(), "{response:?}");
+        }
+        // An interim response passes as it is, and the one that follows is meant.
+        ensure!(client.get("/early")?.body == b"body");
+        let early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        ensure!(client.raw.windows(early.len()).any(|part| part == early), "no interim response");
+        ensure!(client.get("/empty")?.body == b"body");
+        client.ensure_drained()
+    })?;
+    Ok(Done::Kept)
+}
+
+fn two_experiments_act_on_one_server() -> Result<Done> {
+    let scene = Scene::new(Style::Whole)?;
+    let one = Manifest::http(PORT).named("kft-one").with("path", json!("/one"));
+    let one = one.with("replace", replaced("first"));
+    let two = Manifest::http(PORT).named("kft-two").with("path", json!("/two"));
+    let two = two.with("replace", json!({"code": 500}));
+    scene.with(&[&one, &two], |_| {
+        let mut client = scene.client()?;
+        for _ in 0..3 {
+            ensure!(client.get("/one")?.body == b"first");
+            ensure!(client.get("/two")?.status() == "HTTP/1.1 500 Internal Server Error");
+            ensure!(client.get("/three")?.body == b"this is /three\n");
+        }
+        client.ensure_drained()
+    })?;
+    Ok(Done::Kept)
+}
+
+fn what_is_no_http_1_passes_and_is_counted() -> Result<Done> {
+    use kfault_tests::probe::tcp;
+    let net = Net::new()?;
+    let web = &net.client;
+    let service = tcp::Service::Echo;
+    let echo = tcp::Server::start(&web.ns, web.ip(Family::V4), PORT, service)?;
+    let manifest = Manifest::http(PORT).with("replace", replaced("no"));
+    let kfault = Run::of(&manifest)?.target(&web.ns.word()).seed(1).start()?;
+    let tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and so on";
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let other = b"EHLO there\r\n";
+    for text in [&tls[..], &http2[..], &other[..]] {
+        let mut client = Client::connect(&net.server.ns, echo.address())?;
+        for _ in 0..3 {
+            let before = client.raw.len();
+            client.send(text)?;
+            client.read_to(before + text.len())?;
+            ensure!(client.raw[before..] == *text, "{text:?} was changed");
+        }
+    }
+    let summary = kfault.stop()?;
+    let passed = &summary.json()["exchanges"][0]["passed"];
+    for reason in ["tls", "http2", "unparsed"] {
+        ensure!(passed[reason].as_u64() == Some(1), "{reason}: {passed}");
+    }
+    ensure!(summary.exchanged("injected") == 0, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn the_server_of_a_cgroup_is_meant_and_its_neighbour_is_not() -> Result<Done> {
+    let net = Net::new()?;
+    let host = net.host()?;
+    let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
+    let inside = Apart::start(&host.0.ns, &target, PORT)?;
+    let outside = Apart::start(&host.0.ns, &other, PORT + 1)?;
+    let at = |port| SocketAddr::new(host.0.ip(Family::V4), port);
+    let mut open = Client::connect(&net.server.ns, at(PORT))?;
+    open.get("/before")?;
+    // Both ports: who is meant is told by the cgroup alone.
+    let one = Manifest::http(PORT).named("kft-one").with("replace", replaced("meant"));
+    let two = Manifest::http(PORT + 1).named("kft-two").with("replace", replaced("meant"));
+    let run = Run::of(&one)?.and(&two)?.target(&target.word()).seed(1);
+    let kfault = run.start()?;
+    ensure!(open.get("/open")?.body == b"meant", "an open connection");
+    for ns in [&net.server.ns, &host.0.ns] {
+        let mut client = Client::connect(ns, at(PORT))?;
+        ensure!(client.get("/a")?.body == b"meant", "from {}", ns.name());
+        ensure!(client.get("/b")?.body == b"meant", "from {}", ns.name());
+        unharmed(ns, at(PORT + 1)).context("the server of another cgroup")?;
+    }
+    kfault.stop()?;
+    unharmed(&net.server.ns, at(PORT)).context("after recovery")?;
+    ensure!(open.get("/after")?.body == b"this is /after\n");
+    drop((inside, outside));
+    Ok(Done::Kept)
+}
+
+fn nginx_answers_with_the_replaced_body() -> Result<Done> {
+    use kfault_tests::probe::nginx::{Nginx, PAGE};
+    let there = || Nginx::look();
+    if let Some(proof) = Proof::by_trying("start nginx", there) {
+        return Ok(Done::Cannot(proof));
+    }
+    let net = Net::new()?;
+    let web = &net.client;
+    let nginx = Nginx::start(&web.ns, PORT)?;
+    let url = |path: &str| format!("http://{}:{PORT}{path}", web.v4);
+    let curl = |args: &[&str]| net.server.ns.output("curl", &[&["-sS", "--max-time", "10"], args].concat());
+    ensure!(curl(&[&url("/")])? == PAGE);
+    let manifest = Manifest::http(PORT).with("replace", replaced("{\"short\":1}"));
+    let kfault = Run::of(&manifest)?.target(&web.ns.word()).seed(1).start()?;
+    // Two on one connection, one that is cut in pieces by sendfile.
+    let both = curl(&["-i", &url("/"), &url("/large")])?;
+    ensure!(both.matches("{\"short\":1}").count() == 2, "{both}");
+    ensure!(both.matches("Content-Length: 11\r\n").count() == 2, "{both}");
+    ensure!(curl(&["-0", &url("/")])? == "{\"short\":1}", "HTTP/1.0");
+    let head = curl(&["-I", &url("/")])?;
+    ensure!(head.contains(&format!("Content-Length: {}", PAGE.len())), "{head}");
+    let summary = kfault.stop()?;
+    ensure!(curl(&[&url("/")])? == PAGE, "after recovery");
+    ensure!(summary.exchanged("injected") == 4, "{}", summary.json());
+    drop(nginx);
+    Ok(Done::Kept)
+}
