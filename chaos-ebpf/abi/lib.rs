@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod counter;
+pub mod detour;
 pub mod http;
 pub mod limit;
 pub mod line;

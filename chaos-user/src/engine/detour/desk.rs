@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::engine::message::{
-    Armed, Asked, Bounds, Lane, Note, Odd, Step, Verdict, is_interim, response_verdict,
+    Armed, Asked, Bounds, Lane, Note, Odd, Rest, Step, Verdict, is_interim, request_verdict,
+    response_verdict,
 };
 use crate::plan::exchange::Message;
 
@@ -26,13 +27,24 @@ impl Default for Limits {
     }
 }
 
-/// What has come of a connection's responses.
+/// What has come of one direction of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
-    /// A response begins here: that to this request.
-    pub asked: Option<Asked>,
+    /// A message begins here.
+    pub begins: Option<Begins>,
+    /// The process that sends it.
+    pub pid: u32,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// A message that begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// A request, which says everything itself.
+    Request,
+    /// The response to such a request.
+    Response(Asked),
 }
 
 /// How much went out.
@@ -48,8 +60,13 @@ pub enum Sent {
 
 /// Where connections go on.
 pub trait Exits {
+    /// Takes hold of a connection that something has come of, so that its server may close it.
+    /// False: it is gone.
+    fn open(&mut self, connection: u64, pid: u32) -> bool;
     /// Sends some of these.
     fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent;
+    /// Everything that shall be sent has been: the connection ends here.
+    fn finish(&mut self, connection: u64);
     /// Cuts the connection.
     fn reset(&mut self, connection: u64);
     /// Nothing is held of it after so many bytes that came. `is_over`: the rest of it is of no
@@ -92,6 +109,7 @@ pub struct Desk {
 #[derive(Debug)]
 struct Line {
     lane: Lane,
+    message: Message,
     asked: VecDeque<Asked>,
     /// Bytes and when they may go. The times do not fall.
     queue: VecDeque<(u64, Vec<u8>)>,
@@ -165,8 +183,16 @@ impl Desk {
     /// Takes in what has come, and sends what may go.
     pub fn take(&mut self, id: u64, arrival: Arrival, now: u64, exits: &mut impl Exits) {
         let limits = self.limits;
+        if !self.lines.contains_key(&id) && !exits.open(id, arrival.pid) {
+            return;
+        }
+        let message = match arrival.begins {
+            Some(Begins::Request) => Message::Request,
+            Some(Begins::Response(_)) | None => Message::Response,
+        };
         let line = self.lines.entry(id).or_insert_with(|| Line {
-            lane: Lane::new(Message::Response, limits.message),
+            lane: Lane::new(message, limits.message).without_end(),
+            message,
             asked: VecDeque::new(),
             queue: VecDeque::new(),
             gone: 0,
@@ -177,15 +203,18 @@ impl Desk {
         line.taken += arrival.bytes.len() as u64;
         let before = line.held();
         let mut out = Vec::new();
-        if let Some(asked) = arrival.asked {
+        if let Some(Begins::Response(asked)) = arrival.begins {
             line.asked.push_back(asked);
             if line.asked.len() > limits.message.requests {
                 line.lane.pass(Odd::LostTrack, &mut out);
             }
         }
-        let Line { lane, asked, .. } = line;
+        let Line { lane, message, asked, .. } = line;
         let armed = &self.armed;
         let mut judge = |head: &_, out: &mut Vec<Step>| {
+            if *message == Message::Request {
+                return request_verdict(armed, head, out);
+            }
             if is_interim(head) {
                 return Verdict::interim();
             }
@@ -355,10 +384,20 @@ impl Desk {
             before.map(|due| self.due.remove(&(due, id)));
             after.map(|due| self.due.insert((due, id)));
         }
-        let is_over = line.lane.is_opaque();
-        let is_idle = line.lane.is_between() && line.asked.is_empty();
-        let is_drained = after.is_none() && (is_over || is_idle);
-        if is_gone || (is_drained && exits.drained(id, line.taken, is_over)) {
+        let is_idle = after.is_none();
+        let is_done = match line.lane.rest() {
+            _ if is_gone => true,
+            Rest::Between if is_idle && line.asked.is_empty() => {
+                exits.drained(id, line.taken, false)
+            }
+            Rest::Passes if is_idle => exits.drained(id, line.taken, true),
+            Rest::Goes if is_idle => {
+                exits.finish(id);
+                true
+            }
+            _ => false,
+        };
+        if is_done {
             self.forget(id);
         }
     }

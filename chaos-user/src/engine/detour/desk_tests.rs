@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::desk::{Arrival, Desk, Exits, Limits, Sent};
+use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent};
 use crate::engine::message::{Armed, Asked, Bounds, Odd, Verb};
 use crate::plan::exchange::{Matcher, Message};
 
@@ -20,6 +20,7 @@ struct Paper {
     /// So much may be sent on each connection; others have no end.
     room: BTreeMap<u64, usize>,
     gone: BTreeSet<u64>,
+    finished: BTreeSet<u64>,
     /// More is said to be on its way.
     is_busy: bool,
 }
@@ -38,6 +39,14 @@ impl Exits for Paper {
         let text = String::from_utf8_lossy(&bytes[..most]);
         self.sent.entry(connection).or_default().push_str(&text);
         Sent::Some(most)
+    }
+
+    fn open(&mut self, connection: u64, _pid: u32) -> bool {
+        !self.gone.contains(&connection)
+    }
+
+    fn finish(&mut self, connection: u64) {
+        self.finished.insert(connection);
     }
 
     fn reset(&mut self, connection: u64) {
@@ -70,12 +79,13 @@ fn desk(edits: &[Value]) -> Desk {
 
 /// A response to a request that these exchanges mean.
 fn answer(meant: &[usize], text: &str) -> Arrival {
-    let asked = Some(Asked { verb: Verb::Other, meant: meant.to_vec() });
-    Arrival { asked, bytes: text.as_bytes().to_vec() }
+    let asked = Asked { verb: Verb::Other, meant: meant.to_vec() };
+    let begins = Some(Begins::Response(asked));
+    Arrival { begins, pid: 1, bytes: text.as_bytes().to_vec() }
 }
 
 fn more(text: &str) -> Arrival {
-    Arrival { asked: None, bytes: text.as_bytes().to_vec() }
+    Arrival { begins: None, pid: 1, bytes: text.as_bytes().to_vec() }
 }
 
 const A: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nA";
@@ -141,8 +151,8 @@ fn a_client_that_is_slow_gets_everything_in_the_end() {
 #[test]
 fn who_has_gone_is_forgotten() {
     let (mut desk, mut paper) = (desk(&[json!({ "delay": "1s" })]), Paper::default());
-    paper.gone.insert(1);
     desk.take(1, answer(&[0], A), 0, &mut paper);
+    paper.gone.insert(1);
     desk.release(1000 * MS, &mut paper);
     assert_eq!((desk.held(), desk.connections(), desk.next_due()), (0, 0, None));
 }
@@ -162,7 +172,7 @@ fn too_much_of_one_connection_is_let_go_as_it_is() {
     assert_eq!(paper.text(2), "");
     assert_eq!((desk.tally().overrun, desk.tally().cut), (1, 0));
     assert_eq!(desk.tally().odd, BTreeMap::from([(Odd::LetGo, 1)]));
-    assert_eq!(paper.drained[0].2, true, "it is of no interest any more");
+    assert!(paper.drained[0].2, "it is of no interest any more");
 }
 
 #[test]
@@ -180,10 +190,49 @@ fn too_much_of_all_together_lets_those_go_that_come() {
 }
 
 #[test]
+fn a_request_is_matched_by_what_it_says_itself() {
+    let matcher = Matcher { path: Some("/a*".into()), ..Matcher::default() };
+    let what = armed(json!({ "delay": "10ms", "replace": { "path": "/new" } }));
+    let armed = Armed { message: Message::Request, matcher, ..what };
+    let mut desk = Desk::new(Arc::new([armed]), SMALL);
+    let mut paper = Paper::default();
+    let two = b"GET /b HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n".to_vec();
+    desk.take(1, Arrival { begins: Some(Begins::Request), pid: 1, bytes: two }, 0, &mut paper);
+    assert_eq!(paper.text(1), "GET /b HTTP/1.1\r\n\r\n");
+    desk.release(10 * MS, &mut paper);
+    assert_eq!(paper.text(1), "GET /b HTTP/1.1\r\n\r\nGET /new HTTP/1.1\r\n\r\n");
+    assert_eq!(desk.connections(), 0);
+}
+
+#[test]
+fn a_body_that_ends_with_the_connection_does_not_keep_it_open() {
+    let head = "HTTP/1.0 200 OK\r\n\r\n";
+    // It passes: what follows goes directly.
+    let mut slow = desk(&[json!({ "delay": "10ms" })]);
+    let mut paper = Paper::default();
+    slow.take(1, answer(&[0], &format!("{head}abc")), 0, &mut paper);
+    slow.release(10 * MS, &mut paper);
+    assert_eq!(paper.text(1), format!("{head}abc"));
+    assert_eq!(paper.drained, [(1, head.len() as u64 + 3, true)]);
+    // Another one takes its place: the connection ends behind it.
+    let mut swap = desk(&[json!({ "replace": { "body": "aGVsbG8=" } })]);
+    let mut paper = Paper::default();
+    swap.take(1, answer(&[0], &format!("{head}abc")), 0, &mut paper);
+    assert_eq!(paper.text(1), "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!((paper.finished, swap.connections()), (BTreeSet::from([1]), 0));
+    // It would have to be known as a whole: it passes.
+    let mut patch = desk(&[json!({ "patch": { "body": {} } })]);
+    let mut paper = Paper::default();
+    patch.take(1, answer(&[0], &format!("{head}{{}}")), 0, &mut paper);
+    assert_eq!(paper.text(1), format!("{head}{{}}"));
+    assert_eq!((patch.tally().unpatched, patch.connections()), (1, 0));
+}
+
+#[test]
 fn who_takes_nothing_while_memory_is_short_is_cut() {
     let (mut desk, mut paper) = (desk(&[json!({})]), Paper::default());
     paper.room.insert(1, 0);
-    let head = "HTTP/1.1 200 OK\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n";
     desk.take(1, answer(&[0], head), 0, &mut paper);
     for _ in 0..20 {
         desk.take(1, more(&"x".repeat(100)), 0, &mut paper);

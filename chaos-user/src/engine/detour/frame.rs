@@ -1,53 +1,40 @@
 //! How bytes of many connections come through one socket: each run of them behind a header.
 
-/// What stands in front of a run of bytes. In the byte order of the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Header {
-    /// Number of the connection.
-    pub connection: u64,
-    /// What is known of the request whose response begins here; 0: none begins.
-    pub asked: u64,
-    /// How many bytes follow.
-    pub length: u32,
-    /// [`MAGIC`].
-    pub magic: u32,
+use chaos_abi::detour::{DETOUR_HEADER, DetourHeader, MAGIC};
+
+const HEADER: usize = DETOUR_HEADER as usize;
+
+/// A header as it is sent, in the byte order of the host.
+#[must_use]
+pub fn bytes(header: &DetourHeader) -> [u8; HEADER] {
+    let mut out = [0; HEADER];
+    out[..8].copy_from_slice(&header.connection.to_ne_bytes());
+    out[8..16].copy_from_slice(&header.begins.to_ne_bytes());
+    out[16..20].copy_from_slice(&header.pid.to_ne_bytes());
+    out[20..24].copy_from_slice(&header.length.to_ne_bytes());
+    out[24..28].copy_from_slice(&header.magic.to_ne_bytes());
+    out
 }
 
-/// Bytes of a header.
-pub const HEADER: usize = 24;
-/// A header that does not have it is none.
-pub const MAGIC: u32 = 0x6b66_6474;
-
-impl Header {
-    /// As it is sent.
-    #[must_use]
-    pub fn bytes(&self) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
-        out[..8].copy_from_slice(&self.connection.to_ne_bytes());
-        out[8..16].copy_from_slice(&self.asked.to_ne_bytes());
-        out[16..20].copy_from_slice(&self.length.to_ne_bytes());
-        out[20..].copy_from_slice(&self.magic.to_ne_bytes());
-        out
-    }
-
-    fn parse(bytes: &[u8; HEADER]) -> Option<Self> {
-        let word = |at: usize| <[u8; 8]>::try_from(&bytes[at..at + 8]).map(u64::from_ne_bytes);
-        let half = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).map(u32::from_ne_bytes);
-        let header = Self {
-            connection: word(0).ok()?,
-            asked: word(8).ok()?,
-            length: half(16).ok()?,
-            magic: half(20).ok()?,
-        };
-        (header.magic == MAGIC).then_some(header)
-    }
+fn parse(bytes: &[u8; HEADER]) -> Option<DetourHeader> {
+    let word = |at: usize| <[u8; 8]>::try_from(&bytes[at..at + 8]).map(u64::from_ne_bytes);
+    let half = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).map(u32::from_ne_bytes);
+    let header = DetourHeader {
+        connection: word(0).ok()?,
+        begins: word(8).ok()?,
+        pid: half(16).ok()?,
+        length: half(20).ok()?,
+        magic: half(24).ok()?,
+        zero: 0,
+    };
+    (header.magic == MAGIC).then_some(header)
 }
 
 /// Takes frames out of a stream, wherever it is split.
 #[derive(Debug, Default)]
 pub struct Frames {
     kept: Vec<u8>,
-    current: Header,
+    current: DetourHeader,
     left: usize,
 }
 
@@ -57,7 +44,9 @@ pub struct Run<'a> {
     /// Number of the connection.
     pub connection: u64,
     /// As in the header, at the first bytes behind it.
-    pub asked: u64,
+    pub begins: u64,
+    /// The process that sends them.
+    pub pid: u32,
     /// The bytes.
     pub bytes: &'a [u8],
 }
@@ -80,7 +69,7 @@ impl Frames {
                 return Ok(None);
             };
             self.kept.clear();
-            self.current = Header::parse(&header).ok_or(Broken)?;
+            self.current = parse(&header).ok_or(Broken)?;
             self.left = self.current.length as usize;
         }
         if input.is_empty() {
@@ -89,9 +78,9 @@ impl Frames {
         let (front, rest) = input.split_at(self.left.min(input.len()));
         *input = rest;
         self.left -= front.len();
-        let Header { connection, asked, .. } = self.current;
-        self.current.asked = 0;
-        Ok(Some(Run { connection, asked, bytes: front }))
+        let DetourHeader { connection, begins, pid, .. } = self.current;
+        self.current.begins = 0;
+        Ok(Some(Run { connection, begins, pid, bytes: front }))
     }
 }
 
@@ -101,10 +90,10 @@ mod tests {
 
     #[test]
     fn runs_are_the_same_wherever_the_stream_is_split() {
-        let frame = |connection, asked, bytes: &[u8]| {
+        let frame = |connection, begins, bytes: &[u8]| {
             let length = bytes.len() as u32;
-            let header = Header { connection, asked, length, magic: MAGIC };
-            [header.bytes().as_slice(), bytes].concat()
+            let header = DetourHeader { connection, begins, pid: 9, length, magic: MAGIC, zero: 0 };
+            [super::bytes(&header).as_slice(), bytes].concat()
         };
         let stream =
             [frame(1, 7, b"one"), frame(2, 0, b""), frame(3, 8, b"three"), frame(1, 0, b"x")]
@@ -115,13 +104,14 @@ mod tests {
             for part in stream.chunks(size) {
                 let mut input = part;
                 while let Some(run) = frames.next(&mut input).unwrap() {
+                    assert_eq!(run.pid, 9);
                     match out.last_mut() {
                         Some((connection, _, bytes))
-                            if run.asked == 0 && *connection == run.connection =>
+                            if run.begins == 0 && *connection == run.connection =>
                         {
                             bytes.extend(run.bytes);
                         }
-                        _ => out.push((run.connection, run.asked, run.bytes.to_vec())),
+                        _ => out.push((run.connection, run.begins, run.bytes.to_vec())),
                     }
                 }
             }

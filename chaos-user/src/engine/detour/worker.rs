@@ -7,28 +7,29 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use super::desk::{Arrival, Desk, Exits, Limits, Sent, Tally};
+use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent, Tally};
 use super::frame::{Broken, Frames};
 use super::poll::{Poll, Wake};
 use crate::engine::line::monotonic_ns;
-use crate::engine::message::{Armed, Asked};
+use crate::engine::message::Armed;
 
 /// What the thread asks of the kernel's side.
 pub trait Source: Send {
     /// Where a connection's bytes go on: a descriptor of ours for the socket that they come from.
-    /// What is written there is not handed over again.
+    /// What is written there is not handed over again. Asked for when the first bytes come, so that
+    /// the server may close its own.
     ///
     /// # Errors
     /// The connection is gone.
-    fn exit(&mut self, connection: u64) -> io::Result<OwnedFd>;
+    fn exit(&mut self, connection: u64, pid: u32) -> io::Result<OwnedFd>;
 
     /// Nothing is held of this connection, of which `taken` bytes have come since it was first
     /// handed over. True: none is on its way, and what follows goes directly, for ever where
     /// `is_over`. False: more has been handed over.
     fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool;
 
-    /// What the kernel's word about a request means.
-    fn asked(&self, word: u64) -> Asked;
+    /// What the kernel's word about a message that begins means; it is never 0.
+    fn begins(&self, word: u64) -> Begins;
 }
 
 /// How the detour is doing.
@@ -230,8 +231,8 @@ impl Worker {
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         let now = monotonic_ns();
         while let Some(run) = self.frames.next(&mut bytes)? {
-            let asked = (run.asked != 0).then(|| self.sockets.source.asked(run.asked));
-            let arrival = Arrival { asked, bytes: run.bytes.to_vec() };
+            let begins = (run.begins != 0).then(|| self.sockets.source.begins(run.begins));
+            let arrival = Arrival { begins, pid: run.pid, bytes: run.bytes.to_vec() };
             self.desk.take(run.connection, arrival, now, &mut self.sockets);
         }
         Ok(())
@@ -260,12 +261,20 @@ impl Sockets {
 }
 
 impl Exits for Sockets {
-    fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent {
-        if !self.open.contains_key(&connection)
-            && let Ok(fd) = self.source.exit(connection)
-        {
-            self.open.insert(connection, fd);
+    fn open(&mut self, connection: u64, pid: u32) -> bool {
+        match self.source.exit(connection, pid) {
+            Ok(fd) => {
+                self.open.insert(connection, fd);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(connection, %error, "a connection is gone before its bytes");
+                false
+            }
         }
+    }
+
+    fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent {
         let Some(fd) = self.open.get(&connection).map(AsRawFd::as_raw_fd) else {
             return Sent::Gone;
         };
@@ -292,9 +301,15 @@ impl Exits for Sockets {
         }
     }
 
+    fn finish(&mut self, connection: u64) {
+        if let Some(fd) = self.close(connection) {
+            // SAFETY: a valid descriptor. The server goes on writing to nobody.
+            unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+        }
+    }
+
     fn reset(&mut self, connection: u64) {
-        let open = self.close(connection).map_or_else(|| self.source.exit(connection), Ok);
-        let Ok(fd) = open else { return };
+        let Some(fd) = self.close(connection) else { return };
         let nobody =
             libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
         let length = size_of::<libc::sockaddr>() as libc::socklen_t;

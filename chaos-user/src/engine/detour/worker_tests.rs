@@ -9,10 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use chaos_abi::detour::{DetourHeader, MAGIC};
 use serde_json::{Value, json};
 
-use super::desk::Limits;
-use super::frame::{Header, MAGIC};
+use super::desk::{Begins, Limits};
+use super::frame;
 use super::worker::{Detour, Source};
 use crate::engine::message::{Armed, Asked, Bounds, Verb};
 use crate::plan::exchange::{Matcher, Message};
@@ -27,7 +28,7 @@ struct Servers {
 }
 
 impl Source for Servers {
-    fn exit(&mut self, connection: u64) -> io::Result<OwnedFd> {
+    fn exit(&mut self, connection: u64, _pid: u32) -> io::Result<OwnedFd> {
         let sockets = self.sockets.lock().unwrap();
         let socket = sockets.get(&connection).ok_or(io::ErrorKind::NotFound)?;
         Ok(socket.try_clone()?.into())
@@ -38,9 +39,9 @@ impl Source for Servers {
         true
     }
 
-    fn asked(&self, word: u64) -> Asked {
+    fn begins(&self, word: u64) -> Begins {
         let meant = (0..63).filter(|bit| word >> 1 >> bit & 1 == 1).collect();
-        Asked { verb: Verb::Other, meant }
+        Begins::Response(Asked { verb: Verb::Other, meant })
     }
 }
 
@@ -80,13 +81,15 @@ impl Scene {
 
     /// Hands bytes over as the kernel does. `meant`: a response begins, which exchange 0 means.
     fn hand(&mut self, connection: u64, meant: bool, bytes: &[u8]) {
-        let header = Header {
+        let header = DetourHeader {
             connection,
-            asked: if meant { 0b11 } else { 0 },
+            begins: if meant { 0b11 } else { 0 },
+            pid: std::process::id(),
             length: bytes.len() as u32,
             magic: MAGIC,
+            zero: 0,
         };
-        self.kernel.write_all(&[&header.bytes(), bytes].concat()).unwrap();
+        self.kernel.write_all(&[&frame::bytes(&header), bytes].concat()).unwrap();
     }
 
     fn detour(&self) -> &Detour {
@@ -172,11 +175,10 @@ fn the_server_may_close_before_its_response_has_gone() {
     let mut client = scene.connect(1);
     scene.hand(1, true, &HELLO.as_bytes()[..20]);
     scene.hand(1, false, &HELLO.as_bytes()[20..]);
-    // The exit is taken when the first bytes go; until then the server must be there.
     scene.wait("it is held", |scene| scene.detour().report().unwrap().held == HELLO.len());
-    assert_eq!(read(&mut client, HELLO.len()), HELLO);
     scene.sockets.lock().unwrap().clear();
-    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the end comes when both have closed it");
+    assert_eq!(read(&mut client, HELLO.len()), HELLO);
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "then the connection ends");
 }
 
 #[test]
@@ -212,7 +214,7 @@ fn who_does_not_take_its_bytes_is_cut_and_memory_stays_bounded() {
     let mut scene = Scene::new(&[json!({})], limits);
     let mut client = scene.connect(1);
     let mut other = scene.connect(2);
-    scene.hand(1, true, b"HTTP/1.1 200 OK\r\n\r\n");
+    scene.hand(1, true, b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n");
     for _ in 0..400 {
         scene.hand(1, false, &[b'x'; 65_536]);
     }

@@ -1,6 +1,5 @@
 //! Random conversations, cut at random, against a reading of them that is as plain as can be.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -313,30 +312,33 @@ fn merge(target: &mut Value, patch: &Value) {
 fn edit(dice: &mut Dice) -> Edit {
     let text = |word: &str| word.to_owned();
     let some = |dice: &mut Dice| dice.is(40);
-    let mut replace = Replace::default();
-    replace.path = some(dice).then(|| text("/new"));
-    replace.method = some(dice).then(|| text("PATCH"));
-    replace.code = some(dice).then(|| dice.of(&[200, 204, 503, 599]));
-    replace.body = some(dice).then(|| dice.of(&[b"hello".to_vec(), b"{\"a\":[]}".to_vec()]));
-    if some(dice) {
-        replace.queries = BTreeMap::from([(text("x"), text("9")), (text("new"), text("z"))]);
-    }
-    if some(dice) {
-        replace.headers = BTreeMap::from([(text("X-B"), text("new"))]);
-    }
-    let mut patch = Patch::default();
-    patch.body = some(dice).then(|| json!({ "a": { "c": 2 }, "gone": null, "k": "v" }));
-    if some(dice) {
-        patch.queries = vec![(text("x"), text("8"))];
-    }
-    if some(dice) {
-        patch.headers = vec![(text("x-a"), text("more")), (text("x-a"), text("and more"))];
-    }
+    let pairs = |dice: &mut Dice, all: &[(&str, &str)]| -> Headers {
+        if !some(dice) {
+            return Vec::new();
+        }
+        all.iter().map(|(name, value)| (text(name), text(value))).collect()
+    };
+    let replace = Replace {
+        path: some(dice).then(|| text("/new")),
+        method: some(dice).then(|| text("PATCH")),
+        code: some(dice).then(|| dice.of(&[200, 204, 503, 599])),
+        body: some(dice).then(|| dice.of(&[b"hello".to_vec(), b"{\"a\":[]}".to_vec()])),
+        queries: pairs(dice, &[("x", "9"), ("new", "z")]).into_iter().collect(),
+        headers: pairs(dice, &[("X-B", "new")]).into_iter().collect(),
+    };
+    let patch = Patch {
+        body: some(dice).then(|| json!({ "a": { "c": 2 }, "gone": null, "k": "v" })),
+        queries: pairs(dice, &[("x", "8")]),
+        headers: pairs(dice, &[("x-a", "more"), ("x-a", "and more")]),
+    };
     Edit { abort: false, delay: None, replace, patch }
 }
 
+/// Messages of one direction.
+type Sent = Vec<Vec<u8>>;
+
 /// Exchanges in random number and kind, and both directions as bytes.
-fn conversation(dice: &mut Dice) -> (Vec<(Plain, Plain)>, Vec<Vec<u8>>, Vec<Vec<u8>>) {
+fn conversation(dice: &mut Dice) -> (Vec<(Plain, Plain)>, Sent, Sent) {
     let count = 1 + dice.below(5);
     let (mut all, mut asks, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..count {

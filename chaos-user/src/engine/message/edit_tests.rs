@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Armed, Bounds, Conversation, Note, Odd, Step, Unpatched};
+use super::framing::{Verb, of_request, of_response};
+use super::{Armed, Bounds, Conversation, Head, Lane, Note, Odd, Rest, Step, Unpatched, Verdict};
 use crate::plan::exchange::{Edit, Matcher, Message};
 
 fn edit(value: Value) -> Edit {
@@ -190,8 +191,9 @@ fn a_client_that_waits_for_the_servers_word_gets_it() {
     // What is no JSON goes on in chunks as well.
     assert_eq!(feed(&mut all, Message::Request, head).0, chunked);
     assert_eq!(feed(&mut all, Message::Request, "no").0, "2\r\nno\r\n0\r\n\r\n");
-    let long = head.replace(": 2", ": 64").replace("Length", "Length");
-    assert_eq!(feed(&mut all, Message::Request, &long).0, chunked);
+    // One that is too long goes on in chunks as it comes.
+    let long = head.replace(": 2", ": 70");
+    assert_eq!(feed(&mut all, Message::Request, &long).0, long, "it is known to be too long");
 
     let hello = json!({ "replace": { "body": "aGVsbG8=" } });
     let mut all = conversation(vec![armed(Message::Request, json!({}), hello)]);
@@ -320,6 +322,77 @@ fn who_has_lost_track_passes_everything() {
     assert_eq!(text.matches("500").count(), SMALL.requests);
     assert!(text.ends_with(answer));
     assert_eq!(notes.last(), Some(&Note::Odd(Odd::LostTrack)));
+}
+
+/// A lane whose every message becomes this.
+fn lane(message: Message, what: Value) -> (Lane, impl FnMut(&Head, &mut Vec<Step>) -> Verdict) {
+    let edits = vec![Arc::new(edit(what))];
+    let judge = move |head: &Head, _: &mut Vec<Step>| Verdict {
+        framing: match message {
+            Message::Request => of_request(head),
+            Message::Response => of_response(head, Verb::Other),
+        },
+        verb: Verb::Other,
+        edits: edits.clone(),
+    };
+    (Lane::new(message, SMALL), judge)
+}
+
+#[test]
+fn what_is_let_go_in_the_middle_is_a_whole_message_still() {
+    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let three = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let patch = json!({ "patch": { "body": { "n": 9 } } });
+    let hello = json!({ "replace": { "body": "aGVsbG8=" } });
+    let response = Message::Response;
+    for (message, what, before, after, want) in [
+        // Nothing is out: it goes as it came.
+        (response, &patch, format!("{three}{{}}"), " ".to_owned(), format!("{three}{{}} ")),
+        (
+            response,
+            &patch,
+            format!("{chunks}2\r\n{{"),
+            "}\r\n".into(),
+            format!("{chunks}2\r\n{{}}\r\n"),
+        ),
+        (response, &hello, three[..20].into(), three[20..].into(), three.into()),
+        // Another body is out: the old one goes to its end.
+        (
+            response,
+            &hello,
+            format!("{three}a"),
+            "bc".into(),
+            format!("{}hello", three.replace('3', "5")),
+        ),
+        (
+            response,
+            &hello,
+            format!("{chunks}2\r\n{{"),
+            "}\r\n0\r\n\r\n".into(),
+            format!("{chunks}5\r\nhello\r\n0\r\n\r\n"),
+        ),
+        // The head has said that chunks come.
+        (
+            Message::Request,
+            &patch,
+            format!("{post}ab"),
+            "cd".into(),
+            format!(
+                "{}2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n",
+                post.replace("Content-Length: 4", "Transfer-Encoding: chunked")
+            ),
+        ),
+    ] {
+        let (mut lane, mut judge) = lane(message, what.clone());
+        let mut out = Vec::new();
+        lane.feed(before.as_bytes(), &mut judge, &mut out);
+        lane.pass(Odd::LetGo, &mut out);
+        lane.feed(after.as_bytes(), &mut judge, &mut out);
+        lane.feed(three.as_bytes(), &mut judge, &mut out);
+        assert_eq!(shown(&out).0, format!("{want}{three}"), "{before}");
+        assert_eq!(lane.rest(), Rest::Passes);
+    }
 }
 
 #[test]

@@ -43,6 +43,23 @@ pub struct Lane {
     bounds: Bounds,
     work: Work,
     is_cut: bool,
+    /// Somebody calls [`Lane::close`].
+    sees_end: bool,
+    /// Behind the message that is under way everything passes.
+    leaving: Option<Odd>,
+}
+
+/// What is to be expected of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It is between two messages, with nothing kept.
+    Between,
+    /// It is inside of one.
+    Inside,
+    /// Whatever comes passes as it is, to the end of the connection.
+    Passes,
+    /// Whatever comes is thrown away, to the end of the connection.
+    Goes,
 }
 
 /// What happens to the body of the message that is under way.
@@ -56,7 +73,7 @@ enum Work {
     Swap { body: Option<Vec<u8>>, is_chunked: bool, is_last_out: bool },
     /// It is collected.
     Hold(Box<Hold>),
-    /// It goes on in chunks, which it did not come in.
+    /// It goes on in chunks, which it did not come in, because the head has said so.
     Rechunk,
 }
 
@@ -78,13 +95,32 @@ impl Lane {
     #[must_use]
     pub fn new(message: Message, bounds: Bounds) -> Self {
         let reader = Reader::new(message, bounds.head);
-        Self { reader, bounds, work: Work::Pass, is_cut: false }
+        Self { reader, bounds, work: Work::Pass, is_cut: false, sees_end: true, leaving: None }
+    }
+
+    /// The same, where nobody can tell the end of the connection.
+    #[must_use]
+    pub fn without_end(self) -> Self {
+        Self { sees_end: false, ..self }
+    }
+
+    /// What is to be expected of it.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        match self.work {
+            Work::Pass if self.reader.is_opaque() || self.reader.is_until_close() => Rest::Passes,
+            Work::Pass if self.reader.is_between() => Rest::Between,
+            Work::Drop | Work::Swap { body: None, .. } if self.reader.is_until_close() => {
+                Rest::Goes
+            }
+            _ => Rest::Inside,
+        }
     }
 
     /// True between two messages, with nothing kept.
     #[must_use]
     pub fn is_between(&self) -> bool {
-        self.reader.is_between() && matches!(self.work, Work::Pass)
+        self.rest() == Rest::Between
     }
 
     /// True when bytes pass without a look at them.
@@ -133,9 +169,23 @@ impl Lane {
         }
     }
 
-    /// From here on everything passes, and what is kept goes first.
+    /// From here on everything passes, and what is kept goes first. A message of which something
+    /// else is out already comes to its end before.
     pub fn pass(&mut self, odd: Odd, out: &mut Vec<Step>) {
-        if self.is_cut || self.reader.is_opaque() {
+        if self.is_cut || self.reader.is_opaque() || self.leaving.is_some() {
+            return;
+        }
+        let is_promised = match &self.work {
+            Work::Hold(hold) => hold.is_head_out && hold.framing != Framing::Chunked,
+            Work::Drop | Work::Swap { .. } | Work::Rechunk => true,
+            Work::Pass => false,
+        };
+        if is_promised {
+            if matches!(self.work, Work::Hold(_)) {
+                self.unpatched(Unpatched::Cut, out);
+                self.work = Work::Rechunk;
+            }
+            self.leaving = Some(odd);
             return;
         }
         let kept = self.reader.give_up();
@@ -248,6 +298,8 @@ impl Lane {
                     Some(Unpatched::Empty)
                 } else if coding == Coding::Other || (expects && coding != Coding::Plain) {
                     Some(Unpatched::Encoding)
+                } else if framing == Framing::Close && !self.sees_end {
+                    Some(Unpatched::NoEnd)
                 } else {
                     is_long.then_some(Unpatched::TooLong)
                 };
@@ -294,10 +346,10 @@ impl Lane {
             }
             Work::Hold(hold) => {
                 hold.raw.extend_from_slice(bytes);
+                // A length that is told was looked at before.
                 if hold.raw.len() > self.bounds.body {
-                    let rechunks = hold.is_head_out && hold.framing != Framing::Chunked;
                     self.unpatched(Unpatched::TooLong, out);
-                    self.work = if rechunks { Work::Rechunk } else { Work::Pass };
+                    self.work = Work::Pass;
                 }
             }
             Work::Rechunk => push(out, &body::chunk(bytes)),
@@ -324,6 +376,10 @@ impl Lane {
             Work::Pass | Work::Drop | Work::Swap { .. } => {}
         }
         self.work = Work::Pass;
+        if let Some(odd) = self.leaving.take() {
+            push(out, &self.reader.give_up());
+            note(out, Note::Odd(odd));
+        }
     }
 
     /// What the message becomes whose body is there now.

@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use conversation::{Armed, Conversation, is_interim, request_verdict, response_verdict};
 pub use framing::{Asked, Framing, Verb};
 pub use head::Head;
-pub use lane::{Lane, Verdict};
+pub use lane::{Lane, Rest, Verdict};
 pub use matching::{matches_request, matches_response};
 
 /// How much of a connection is kept in memory.
@@ -91,6 +91,8 @@ pub enum Unpatched {
     NoJson,
     /// It ended too early.
     Cut,
+    /// It ends with the connection, and nobody tells when that is.
+    NoEnd,
 }
 
 /// Why bytes are passed on without a look at them.

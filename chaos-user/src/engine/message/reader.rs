@@ -95,6 +95,12 @@ impl Reader {
         if let State::Head(kept) = &self.state { kept.len() } else { 0 }
     }
 
+    /// True in a body that ends with the connection.
+    #[must_use]
+    pub fn is_until_close(&self) -> bool {
+        matches!(self.state, State::Close)
+    }
+
     /// True when nothing is understood any more.
     #[must_use]
     pub fn is_opaque(&self) -> bool {
@@ -125,9 +131,9 @@ impl Reader {
         match &mut self.state {
             State::End => {
                 self.state = State::Head(Vec::new());
-                return Some(Piece::End);
+                Some(Piece::End)
             }
-            _ if input.is_empty() => return None,
+            _ if input.is_empty() => None,
             State::Head(_) => self.head(input),
             // Whoever does not say how a body ends has not understood its head.
             State::Told => {
