@@ -4,7 +4,6 @@
 //! connections leave the socket map with the object, and are plain again.
 
 mod object;
-mod phrase;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chaos_abi::http::{FRAMING, Field, HttpRule, hash, name_hash, rule_flag, together};
 use chaos_abi::limit::HTTP_TAIL;
 
-use super::phrase::phrase;
+use crate::engine::message::phrase;
 use crate::plan::exchange::Exchange;
 
 /// Names of the headers that go with a body, each followed by what becomes of it.

@@ -156,7 +156,8 @@ pub fn may_become(method: &[u8], new: &[u8]) -> bool {
 }
 
 /// What stands behind a status, where somebody has named it.
-fn phrase(code: u16) -> Option<&'static str> {
+#[must_use]
+pub fn phrase(code: u16) -> Option<&'static str> {
     Some(match code {
         200 => "OK",
         201 => "Created",

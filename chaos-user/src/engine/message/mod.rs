@@ -27,6 +27,7 @@ mod reader_tests;
 use std::time::Duration;
 
 pub use conversation::{Armed, Conversation, is_interim, request_verdict, response_verdict};
+pub use edit::phrase;
 pub use framing::{Asked, Framing, Verb};
 pub use head::Head;
 pub use lane::{Lane, Rest, Verdict};
