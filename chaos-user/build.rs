@@ -62,7 +62,8 @@ fn run() -> Result<(), String> {
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("CARGO_TARGET_DIR", &target_dir)
         .args(["build", "--release", "--locked", "--package", "chaos-ebpf"])
-        .args(["--bin", "kfault-bpf", "-Zbuild-std=core", "--target", TARGET]);
+        .args(["--bin", "kfault-bpf", "--bin", "kfault-http"])
+        .args(["-Zbuild-std=core", "--target", TARGET]);
     if toolchain.bootstrap {
         command.env("RUSTC_BOOTSTRAP", "1");
     }
@@ -74,8 +75,10 @@ fn run() -> Result<(), String> {
         }
         return Err("the BPF object does not build".into());
     }
-    let object = target_dir.join(TARGET).join("release/kfault-bpf");
-    println!("cargo::rustc-env=KFAULT_BPF_OBJECT={}", object.display());
+    for (variable, name) in [("OBJECT", "kfault-bpf"), ("HTTP_OBJECT", "kfault-http")] {
+        let object = target_dir.join(TARGET).join("release").join(name);
+        println!("cargo::rustc-env=KFAULT_BPF_{variable}={}", object.display());
+    }
     Ok(())
 }
 

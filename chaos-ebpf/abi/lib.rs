@@ -6,7 +6,9 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod counter;
+pub mod detour;
 pub mod dns;
+pub mod http;
 pub mod limit;
 pub mod line;
 pub mod peer;

@@ -32,3 +32,28 @@ pub const WILDS: u32 = 4096;
 pub const PATTERNS_PER_LIST: usize = 1024;
 /// Those of them that may have a `?`: they are compared one by one.
 pub const WILDS_PER_LIST: usize = 16;
+
+/// Exchanges of HTTP that one host can have at a time.
+pub const EXCHANGES: u32 = 256;
+/// Exchanges that act on one device.
+pub const EXCHANGES_PER_DEVICE: usize = 16;
+/// Devices with exchanges.
+pub const HTTP_SLOTS: u32 = 1024;
+/// Headers that an exchange's request may be told by, and its response.
+pub const HTTP_FIELDS: usize = 4;
+/// Headers that a response may lose, those of its framing included.
+pub const HTTP_DROPPED: usize = 16;
+/// Longest pattern of a path, bytes.
+pub const HTTP_PATTERN: usize = 256;
+/// Longest status with its reason, bytes.
+pub const HTTP_STATUS: usize = 64;
+/// Longest head of a request or response that is looked at, bytes.
+pub const HTTP_HEAD: u32 = 4096;
+/// What a response may get, headers and body together, bytes.
+pub const HTTP_TAIL: usize = 8192;
+/// Requests of one connection that may wait for their responses.
+pub const HTTP_PIPELINE: u32 = 16;
+/// Exchanges that one response may be meant by.
+pub const HTTP_CANDIDATES: u32 = 4;
+/// Connections with a matched request at a time.
+pub const HTTP_SOCKETS: u32 = 65_536;

@@ -157,9 +157,16 @@ fn killed_after_any_action_nothing_stays() -> Result<Done> {
 fn killed_at_every_point(stage: &str) -> Result<Done> {
     let mut scene = Scene::new()?;
     let neighbour = Neighbour::start(&scene.net)?;
-    // What strains do has tests of its own.
-    let of_strains = ["start-load", "end-load", "set-limits", "restore-limits"];
-    for point in fault_points().into_iter().filter(|one| !of_strains.contains(&one.as_str())) {
+    // What strains and exchanges do has tests of its own.
+    let others = [
+        "start-load",
+        "end-load",
+        "set-limits",
+        "restore-limits",
+        "begin-exchange",
+        "end-exchange",
+    ];
+    for point in fault_points().into_iter().filter(|one| !others.contains(&one.as_str())) {
         killed_at(&mut scene, &point, stage).with_context(|| format!("killed {stage} {point}"))?;
     }
     neighbour.ensure_unharmed()?;

@@ -8,6 +8,7 @@ use kfault_tests::kfault::Run;
 use kfault_tests::manifest::File;
 use kfault_tests::net::{Family, Net};
 use kfault_tests::probe::dns::{IMPATIENCE, Query, Resolver, ask};
+use kfault_tests::probe::http::{Client, Server, Style, request};
 use kfault_tests::probe::udp::{self, Probe};
 use kfault_tests::snapshot::Snapshot;
 
@@ -20,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         every_example_runs_acts_and_recovers,
         every_example_of_loads_and_limits_runs_and_recovers,
         every_example_about_names_runs_acts_and_recovers,
+        every_example_of_http_runs_acts_and_recovers,
     )
 }
 
@@ -78,6 +80,42 @@ fn every_example_about_names_runs_acts_and_recovers() -> Result<Done> {
         let summary = kfault.stop()?;
         ensure!(summary.total("answered") > 0, "{name}: {}", summary.json());
         is_over(&net, &before, "after recovery").with_context(|| name)?;
+    }
+    Ok(Done::Kept)
+}
+
+/// Faults of HTTP: what is asked for there, and what the client sees.
+const ON_HTTP: [(&str, &str); 3] =
+    examples!["http-abort.yaml", "http-replace-body.yaml", "http-replace-code.yaml"];
+
+fn every_example_of_http_runs_acts_and_recovers() -> Result<Done> {
+    if let Some(proof) = crate::http::missing() {
+        return Ok(Done::Cannot(proof));
+    }
+    let net = Net::new()?;
+    let web = &net.client;
+    let server = Server::start(&web.ns, web.ip(Family::V4), 80, Style::Whole)?;
+    for (name, text) in ON_HTTP {
+        let run = Run::default().file(File::of(text)?).target(&web.ns.word()).seed(1);
+        let kfault = run.start().with_context(|| name)?;
+        let mut client = Client::connect(&net.server.ns, server.address)?;
+        let meant = match name {
+            "http-abort.yaml" => {
+                client.send(request("GET", "/missing").as_bytes())?;
+                client.ensure_closed().map(|_| true)?
+            }
+            "http-replace-body.yaml" => client.get("/")?.body == b"{\"new\":true}",
+            _ => {
+                let response = client.get("/api/x")?;
+                let is_other = client.get("/")?.status() == "HTTP/1.1 200 OK";
+                is_other && response.header("x-fault").as_deref() == Some("injected")
+            }
+        };
+        ensure!(meant, "{name}: the client sees nothing of it");
+        let summary = kfault.stop()?;
+        ensure!(summary.exchanged("injected") == 1, "{name}: {}", summary.json());
+        let mut client = Client::connect(&net.server.ns, server.address)?;
+        ensure!(client.get("/")?.body == b"this is /\n", "{name}: after recovery");
     }
     Ok(Done::Kept)
 }

@@ -9,6 +9,7 @@
 //! kernel as-kfault ARGS…       is kfault
 //! kernel worker …              is a worker of kfault's: what an engine in this program starts
 //! kernel as-worker WORK          uses what a cgroup limits
+//! kernel as-http PORT            is a server
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
@@ -25,6 +26,7 @@ mod duplicate;
 mod examples;
 mod faulty;
 mod harness;
+mod http;
 mod life;
 mod load;
 mod loss;
@@ -43,6 +45,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use chaos_user::engine::{Stage, set_fault_point_observer};
 
+use kfault_tests::probe::http::serve_apart;
 use kfault_tests::probe::process::obey;
 use kfault_tests::probe::work::labour;
 
@@ -69,6 +72,12 @@ fn main() -> ExitCode {
             .and_then(|work| work.to_str())
             .context("WORK")
             .and_then(labour)
+            .map(|()| ExitCode::SUCCESS),
+        "as-http" => args
+            .get(2)
+            .and_then(|port| port.to_str())
+            .context("PORT")
+            .and_then(serve_apart)
             .map(|()| ExitCode::SUCCESS),
         "as-sender" => obey().map(|()| ExitCode::SUCCESS),
         "load" => load::print(),
@@ -102,6 +111,7 @@ fn all() -> Vec<Test> {
         life::tests(),
         examples::tests(),
         refusal::tests(),
+        http::tests(),
         stress::tests(),
         packets::tests(),
         crash::tests(),

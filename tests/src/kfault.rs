@@ -343,6 +343,13 @@ impl Summary {
         self.rules().iter().filter_map(|rule| rule[counter].as_u64()).sum()
     }
 
+    /// A counter of its exchanges, summed.
+    #[must_use]
+    pub fn exchanged(&self, counter: &str) -> u64 {
+        let all = self.0["exchanges"].as_array().map_or(&[][..], Vec::as_slice);
+        all.iter().filter_map(|one| one[counter].as_u64()).sum()
+    }
+
     /// The event.
     #[must_use]
     pub fn json(&self) -> &Value {

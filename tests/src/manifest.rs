@@ -37,6 +37,23 @@ impl Manifest {
         manifest
     }
 
+    /// An HTTPChaos on the responses of a server at this port that does nothing yet.
+    #[must_use]
+    pub fn http(port: u16) -> Self {
+        Self(json!({
+            "apiVersion": "chaos-mesh.org/v1alpha1",
+            "kind": "HTTPChaos",
+            "metadata": {"name": "kft-http", "namespace": "default"},
+            "spec": {
+                "mode": "all",
+                "selector": {"namespaces": ["default"]},
+                "target": "Response",
+                "port": port,
+                "kfault": {"role": "server"},
+            },
+        }))
+    }
+
     /// Every packet later by this much.
     #[must_use]
     pub fn delay(latency: &str) -> Self {

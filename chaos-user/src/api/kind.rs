@@ -25,10 +25,13 @@ pub enum Kind {
     Throttle,
     /// Faults of name resolution.
     Dns,
+    /// Faults of HTTP.
+    Http,
     /// A kind that exists in the API and that this version does not serve.
     Later(&'static str),
 }
 
+const HTTP: &str = "HTTPChaos";
 const NETWORK: &str = "NetworkChaos";
 const POD: &str = "PodChaos";
 const STRESS: &str = "StressChaos";
@@ -38,12 +41,11 @@ const DNS: &str = "DNSChaos";
 pub const SCHEDULE: &str = "Schedule";
 
 /// Kinds of the API that this version recognises and does not serve.
-const LATER: [&str; 19] = [
+const LATER: [&str; 18] = [
     "AWSChaos",
     "AzureChaos",
     "BlockChaos",
     "GCPChaos",
-    "HTTPChaos",
     "IOChaos",
     "JVMChaos",
     "KernelChaos",
@@ -65,8 +67,8 @@ const INTERNAL: [&str; 3] = ["PodHttpChaos", "PodIOChaos", "PodNetworkChaos"];
 
 impl Kind {
     /// The kinds that this version serves.
-    pub const SERVED: [Self; 5] =
-        [Self::Network, Self::Pod, Self::Stress, Self::Throttle, Self::Dns];
+    pub const SERVED: [Self; 6] =
+        [Self::Network, Self::Pod, Self::Stress, Self::Throttle, Self::Dns, Self::Http];
 
     /// The kind of this name, spelled exactly.
     #[must_use]
@@ -98,6 +100,7 @@ impl Kind {
             Self::Stress => STRESS,
             Self::Throttle => THROTTLE,
             Self::Dns => DNS,
+            Self::Http => HTTP,
             Self::Later(name) => name,
         }
     }
@@ -107,7 +110,9 @@ impl Kind {
     pub fn group(self) -> &'static str {
         match self {
             Self::Throttle => OWN_GROUP,
-            Self::Network | Self::Pod | Self::Stress | Self::Dns | Self::Later(_) => GROUP,
+            Self::Network | Self::Pod | Self::Stress | Self::Dns | Self::Http | Self::Later(_) => {
+                GROUP
+            }
         }
     }
 
@@ -116,7 +121,9 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::Throttle => OWN_API_VERSION,
-            Self::Network | Self::Pod | Self::Stress | Self::Dns | Self::Later(_) => API_VERSION,
+            Self::Network | Self::Pod | Self::Stress | Self::Dns | Self::Http | Self::Later(_) => {
+                API_VERSION
+            }
         }
     }
 

@@ -161,7 +161,7 @@ pub struct NodeRule {
     pub matched: u64,
     /// Packets that it acted on.
     pub injected: u64,
-    /// DNS queries that it could not read and let pass.
+    /// DNS queries and HTTP messages that it let pass because it could not read or change them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: u64,
 }

@@ -32,17 +32,13 @@ pub fn compose(args: &Run, seed: u64) -> Result<Composed, Stop> {
     let Some(workloads) = workloads.filter(|_| problems.is_empty()) else {
         return Err(Stop::all(problems));
     };
-    // The flag can only shorten: it is applied to rules and strains below.
+    // The flag can only shorten: it is applied to the plan below.
     let options = Options { seed, dry_run: args.dry_run, ..Options::default() };
     let fault::Composed { mut plan, warnings } =
         fault::compose(&experiments, &workloads.targets, &workloads.peers, &options)
             .map_err(|refusal| refused(&refusal))?;
     if let Some(most) = args.duration {
-        let rules = plan.rules.iter_mut().map(|rule| &mut rule.duration);
-        let strains = plan.strains.iter_mut().map(|strain| &mut strain.duration);
-        for duration in rules.chain(strains) {
-            *duration = Some(duration.map_or(most, |own| own.min(most)));
-        }
+        plan.shorten(most);
     }
     workloads.check(&plan)?;
     Ok(Composed { plan, warnings: [warnings, workloads.warnings].concat() })

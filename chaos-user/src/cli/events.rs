@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use chaos_abi::http::{HttpCounters, passed};
 use serde_json::{Map, Value, json};
 
 use super::clock;
 use super::exit::{Exit, Stop};
-use super::state::{RuleState, Share, State, StrainState};
+use super::state::{ExchangeState, RuleState, Share, State, StrainState};
 
 /// What the events of one run have in common.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ impl Events {
     pub fn applied(&self, experiment: &str, share: &Share<'_>) -> Value {
         let rules: Vec<Value> = share.rules.iter().map(|state| planned(state)).collect();
         let strains = share.strains.iter().map(|state| strain_planned(state)).collect();
+        let exchanges = share.exchanges.iter().map(|state| exchange_planned(state)).collect();
         event(
             "applied",
             experiment.into(),
@@ -31,7 +33,7 @@ impl Events {
                 "targets": share.targets(),
                 "rules": rules,
             }),
-            strains,
+            (strains, exchanges),
         )
     }
 
@@ -54,14 +56,22 @@ impl Events {
             strain["secondsLeft"] = seconds(state.strain_left(one, now));
             strain
         };
+        let exchange = |one: &&ExchangeState| {
+            let mut exchange = exchanged(one);
+            exchange["secondsLeft"] = seconds(state.exchange_left(one, now));
+            exchange
+        };
         let rules: Vec<Value> = share.rules.iter().map(rule).collect();
-        let strains = share.strains.iter().map(strain).collect();
-        event("counters", experiment.into(), json!({ "rules": rules }), strains)
+        let others = (
+            share.strains.iter().map(strain).collect(),
+            share.exchanges.iter().map(exchange).collect(),
+        );
+        event("counters", experiment.into(), json!({ "rules": rules }), others)
     }
 
     /// Nothing of the experiment is left.
     pub fn recovered(&self, experiment: &str, reason: &str) -> Value {
-        event("recovered", experiment.into(), json!({"reason": reason}), Vec::new())
+        event("recovered", experiment.into(), json!({"reason": reason}), Others::default())
     }
 
     /// Something went wrong. `experiment` is unknown where it is about all of them.
@@ -74,7 +84,7 @@ impl Events {
                 "error": stop.messages.join("; "),
                 "errors": stop.messages,
             }),
-            Vec::new(),
+            Others::default(),
         )
     }
 
@@ -98,13 +108,19 @@ impl Events {
                 "targets": share.targets(),
                 "rules": counted,
             }),
-            share.strains.iter().map(|state| strained(state)).collect(),
+            (
+                share.strains.iter().map(|state| strained(state)).collect(),
+                share.exchanges.iter().map(|state| exchanged(state)).collect(),
+            ),
         )
     }
 }
 
-/// An event. Strains are mentioned where there are some.
-fn event(name: &str, experiment: Value, more: Value, strains: Vec<Value>) -> Value {
+/// Strains and exchanges.
+type Others = (Vec<Value>, Vec<Value>);
+
+/// An event. Strains and exchanges are mentioned where there are some.
+fn event(name: &str, experiment: Value, more: Value, (strains, exchanges): Others) -> Value {
     let mut object = Map::new();
     object.insert("event".into(), name.into());
     object.insert("time".into(), clock::now().into());
@@ -114,6 +130,9 @@ fn event(name: &str, experiment: Value, more: Value, strains: Vec<Value>) -> Val
     }
     if !strains.is_empty() {
         object.insert("strains".into(), strains.into());
+    }
+    if !exchanges.is_empty() {
+        object.insert("exchanges".into(), exchanges.into());
     }
     Value::Object(object)
 }
@@ -143,6 +162,28 @@ fn strained(state: &StrainState) -> Value {
     object["experiment"] = json!(state.strain.experiment);
     object["figures"] = json!(state.figures);
     object["notes"] = json!(state.notes);
+    object["targetGone"] = json!(state.is_gone);
+    object
+}
+
+fn exchange_planned(state: &ExchangeState) -> Value {
+    let exchange = &state.exchange;
+    json!({
+        "exchange": exchange.id,
+        "describes": exchange.describes,
+        "target": exchange.target,
+    })
+}
+
+fn exchanged(state: &ExchangeState) -> Value {
+    let HttpCounters { seen, matched, acted, passed } = state.counters;
+    let mut object = exchange_planned(state);
+    object["experiment"] = json!(state.exchange.experiment);
+    object["seen"] = json!(seen);
+    object["matched"] = json!(matched);
+    object["injected"] = json!(acted);
+    let reasons = passed::NAMES.into_iter().zip(passed).filter(|(_, count)| *count > 0);
+    object["passed"] = reasons.map(|(name, count)| (name.to_owned(), json!(count))).collect();
     object["targetGone"] = json!(state.is_gone);
     object
 }

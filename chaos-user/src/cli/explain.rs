@@ -10,7 +10,6 @@ use super::say;
 use crate::fault::explain::Problem;
 pub use crate::fault::explain::{Explained, explain};
 use crate::fault::{Refusal, load};
-use crate::plan::Plan;
 
 /// How the command ends: refused when anything is, unable when something is right but not
 /// supported by this version.
@@ -61,12 +60,11 @@ pub fn text(explained: &Explained) -> String {
     for (label, end) in ends {
         row(&mut out, label, end);
     }
-    if let Some(Plan { rules, strains }) = plan {
-        if rules.is_empty() && strains.is_empty() {
+    if let Some(plan) = plan {
+        if plan.is_empty() {
             row(&mut out, "plan", "nothing happens");
         }
-        let strains = strains.iter().map(|strain| &strain.describes);
-        for describes in rules.iter().map(|rule| &rule.describes).chain(strains) {
+        for describes in plan.sentences() {
             row(&mut out, "plan", describes);
         }
     }

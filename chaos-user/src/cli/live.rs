@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use chaos_abi::http::{HttpCounters, passed};
+
 use super::clock::for_people;
-use super::state::{RuleState, StrainState};
+use super::state::{ExchangeState, RuleState, StrainState};
 
 /// Columns when the terminal does not say.
 const WIDTH: usize = 100;
@@ -109,6 +111,23 @@ fn unreadable(state: &RuleState) -> String {
         0 => String::new(),
         n => format!(", {} passed unread", grouped(n)),
     }
+}
+
+/// What an exchange does, for a log and at the end.
+#[must_use]
+pub fn exchange_line(state: &ExchangeState) -> String {
+    let HttpCounters { seen, matched, acted, passed } = state.counters;
+    let mut line = format!(
+        "{}: {} requests, matched {}, injected {}",
+        state.exchange.describes,
+        grouped(seen),
+        grouped(matched),
+        grouped(acted)
+    );
+    for (reason, count) in passed::NAMES.into_iter().zip(passed).filter(|(_, count)| *count > 0) {
+        line.push_str(&format!(", passed ({reason}) {}", grouped(count)));
+    }
+    line
 }
 
 /// Less is what a worker process needs for itself.

@@ -86,7 +86,11 @@ impl Reporter {
             1 => Some(format!("1 {what}")),
             n => Some(format!("{n} {what}s")),
         };
-        let all = [counted(state.rules.len(), "rule"), counted(state.strains.len(), "strain")];
+        let all = [
+            counted(state.rules.len(), "rule"),
+            counted(state.strains.len(), "strain"),
+            counted(state.exchanges.len(), "exchange"),
+        ];
         let all: Vec<String> = all.into_iter().flatten().collect();
         let (all, took) = (all.join(" and "), took.as_millis());
         self.note(&format!("applied {all} in {took} ms{harm}; Ctrl-C recovers"));
@@ -107,6 +111,7 @@ impl Reporter {
             if !state.rules.is_empty() {
                 frame = live::frame(&with_left(state, now), size);
             }
+            frame.extend(state.exchanges.iter().map(live::exchange_line));
             frame.extend(plot::frame(&self.courses, size));
             self.err.frame(frame);
             return;
@@ -119,7 +124,10 @@ impl Reporter {
             for strain in state.strains.iter().take(LOG_RULES) {
                 self.err.latest(&strain.strain.id, live::strain_line(strain));
             }
-            let all = state.rules.len().max(state.strains.len());
+            for exchange in state.exchanges.iter().take(LOG_RULES) {
+                self.err.latest(&exchange.exchange.id, live::exchange_line(exchange));
+            }
+            let all = state.rules.len().max(state.strains.len()).max(state.exchanges.len());
             if all > LOG_RULES {
                 self.err.latest("", format!("… and {} more", all - LOG_RULES));
             }
@@ -162,6 +170,9 @@ impl Reporter {
             }
             for strain in applied.iter().flat_map(|state| &state.strains) {
                 self.out.line(live::strain_line(strain));
+            }
+            for exchange in applied.iter().flat_map(|state| &state.exchanges) {
+                self.out.line(live::exchange_line(exchange));
             }
             for line in plot::outcome(&self.courses) {
                 self.out.line(line);

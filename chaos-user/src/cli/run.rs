@@ -46,13 +46,12 @@ fn prepare_and_run(
         reporter.note(&format!("warning: {warning}"));
     }
     reporter.note(&format!("seed {seed} (--seed {seed} replays this run)"));
-    if plan.rules.is_empty() && plan.strains.is_empty() {
+    if plan.is_empty() {
         reporter.note("nothing to do: no workload was chosen (random-max-percent may choose none)");
         return Ok(Exit::Done);
     }
     if args.output == Output::Text {
-        let strains = plan.strains.iter().map(|strain| &strain.describes);
-        for describes in plan.rules.iter().map(|rule| &rule.describes).chain(strains) {
+        for describes in plan.sentences() {
             reporter.note(describes);
         }
     }

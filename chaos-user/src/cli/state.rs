@@ -1,12 +1,14 @@
-//! What a run knows about its rules and strains while it goes on. Pure: the clock comes in as an argument.
+//! What a run knows about its rules, strains and exchanges while it goes on. Pure: the clock comes in as an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use chaos_abi::counter::Counters;
+use chaos_abi::http::HttpCounters;
 
 use crate::api::figures::Figures;
 use crate::engine::{Report, RuleReport};
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::plan::{Plan, Rule};
 
@@ -40,13 +42,26 @@ pub struct StrainState {
     pub is_gone: bool,
 }
 
-/// Rules and strains of one experiment, in the plan's order.
+/// One exchange and what became of it.
+#[derive(Clone, Debug)]
+pub struct ExchangeState {
+    /// The exchange as planned.
+    pub exchange: Exchange,
+    /// The last counters.
+    pub counters: HttpCounters,
+    /// Its target is gone.
+    pub is_gone: bool,
+}
+
+/// What one experiment does, in the plan's order.
 #[derive(Clone, Debug, Default)]
 pub struct Share<'a> {
     /// Its rules.
     pub rules: Vec<&'a RuleState>,
     /// Its strains.
     pub strains: Vec<&'a StrainState>,
+    /// Its exchanges.
+    pub exchanges: Vec<&'a ExchangeState>,
 }
 
 /// Everything of a run.
@@ -56,6 +71,8 @@ pub struct State {
     pub rules: Vec<RuleState>,
     /// In the plan's order.
     pub strains: Vec<StrainState>,
+    /// In the plan's order.
+    pub exchanges: Vec<ExchangeState>,
     applied_at: Option<Instant>,
 }
 
@@ -77,7 +94,17 @@ impl State {
             notes: Vec::new(),
             is_gone: false,
         });
-        Self { rules: rules.collect(), strains: strains.collect(), applied_at: None }
+        let exchanges = plan.exchanges.iter().map(|exchange| ExchangeState {
+            exchange: exchange.clone(),
+            counters: HttpCounters::default(),
+            is_gone: false,
+        });
+        Self {
+            rules: rules.collect(),
+            strains: strains.collect(),
+            exchanges: exchanges.collect(),
+            applied_at: None,
+        }
     }
 
     /// The plan is true from now on.
@@ -108,6 +135,16 @@ impl State {
             }
             state.notes = report.notes;
             state.figures = report.figures;
+        }
+        for report in report.exchanges {
+            let known = self.exchanges.iter_mut().find(|one| one.exchange.id == report.id);
+            let Some(state) = known else { continue };
+            state.counters = report.counters;
+            if !report.is_alive && !state.is_gone {
+                state.is_gone = true;
+                let Exchange { target, id, .. } = &state.exchange;
+                news.push(format!("{target} is gone, exchange {id} has ended"));
+            }
         }
         for RuleReport { id, counters, path, alive, .. } in report.rules {
             let Some(state) = self.rules.iter_mut().find(|state| state.rule.id == id) else {
@@ -144,6 +181,12 @@ impl State {
         self.left_of(strain.is_gone, strain.strain.duration, now)
     }
 
+    /// How long the exchange goes on; `None` = until it is interrupted.
+    #[must_use]
+    pub fn exchange_left(&self, exchange: &ExchangeState, now: Instant) -> Option<Duration> {
+        self.left_of(exchange.is_gone, exchange.exchange.duration, now)
+    }
+
     fn left_of(&self, is_gone: bool, duration: Option<Duration>, now: Instant) -> Option<Duration> {
         if is_gone {
             return Some(Duration::ZERO);
@@ -155,10 +198,12 @@ impl State {
     /// True when there was something to act on, and all of it has gone.
     #[must_use]
     pub fn is_all_gone(&self) -> bool {
-        let is_anything = !self.rules.is_empty() || !self.strains.is_empty();
+        let Self { rules, strains, exchanges, .. } = self;
+        let is_anything = !rules.is_empty() || !strains.is_empty() || !exchanges.is_empty();
         is_anything
             && self.rules.iter().all(|rule| rule.is_gone)
             && self.strains.iter().all(|strain| strain.is_gone)
+            && self.exchanges.iter().all(|exchange| exchange.is_gone)
     }
 
     /// How long until everything is over; `None` = until it is interrupted.
@@ -170,6 +215,9 @@ impl State {
         }
         for strain in &self.strains {
             longest = longest.max(self.strain_left(strain, now)?);
+        }
+        for exchange in &self.exchanges {
+            longest = longest.max(self.exchange_left(exchange, now)?);
         }
         Some(longest)
     }
@@ -184,13 +232,20 @@ impl State {
         for state in &self.strains {
             experiments.entry(&state.strain.experiment).or_default().strains.push(state);
         }
+        for state in &self.exchanges {
+            experiments.entry(&state.exchange.experiment).or_default().exchanges.push(state);
+        }
         experiments
     }
 
     /// All of it.
     #[must_use]
     pub fn all(&self) -> Share<'_> {
-        Share { rules: self.rules.iter().collect(), strains: self.strains.iter().collect() }
+        Share {
+            rules: self.rules.iter().collect(),
+            strains: self.strains.iter().collect(),
+            exchanges: self.exchanges.iter().collect(),
+        }
     }
 }
 
@@ -200,7 +255,8 @@ impl Share<'_> {
     pub fn targets(&self) -> Vec<String> {
         let rules = self.rules.iter().map(|state| state.rule.target.clone());
         let strains = self.strains.iter().map(|state| state.strain.target.clone());
-        let mut targets: Vec<String> = rules.chain(strains).collect();
+        let exchanges = self.exchanges.iter().map(|state| state.exchange.target.clone());
+        let mut targets: Vec<String> = rules.chain(strains).chain(exchanges).collect();
         targets.sort_unstable();
         targets.dedup();
         targets
@@ -237,7 +293,7 @@ pub mod sample {
     pub fn report(id: &str, matched: u64, alive: bool) -> Report {
         let counters = Counters { matched, injected: matched / 2, ..Counters::default() };
         let rule = RuleReport { id: id.into(), counters, path: "fq", alive };
-        Report { rules: vec![rule], strains: Vec::new() }
+        Report { rules: vec![rule], ..Report::default() }
     }
 }
 

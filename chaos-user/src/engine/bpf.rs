@@ -31,12 +31,14 @@ pub enum Kind {
     CgroupEgress,
     /// `cgroup_skb`, arriving.
     CgroupIngress,
+    /// `tc` or `tcx`, arriving, for what HTTP faults want to see.
+    HttpIngress,
 }
 
 impl Kind {
     fn prog_type(self) -> u32 {
         match self {
-            Self::TcEgress | Self::TcIngress => PROG_TYPE_SCHED_CLS,
+            Self::TcEgress | Self::TcIngress | Self::HttpIngress => PROG_TYPE_SCHED_CLS,
             Self::CgroupEgress | Self::CgroupIngress => PROG_TYPE_CGROUP_SKB,
         }
     }
@@ -46,7 +48,7 @@ impl Kind {
         match self {
             Self::CgroupIngress => 0,
             Self::CgroupEgress => 1,
-            Self::TcIngress => 46,
+            Self::TcIngress | Self::HttpIngress => 46,
             Self::TcEgress => 47,
         }
     }
@@ -54,8 +56,17 @@ impl Kind {
     /// What the entry program returns when its jump goes nowhere: the packet passes.
     fn pass(self) -> i32 {
         match self {
-            Self::TcEgress | Self::TcIngress => -1,
+            Self::TcEgress | Self::TcIngress | Self::HttpIngress => -1,
             Self::CgroupEgress | Self::CgroupIngress => 1,
+        }
+    }
+
+    /// What a filter that holds it is called: `sweep` knows its own by that.
+    #[must_use]
+    pub fn filter_name(self) -> &'static str {
+        match self {
+            Self::HttpIngress => HTTP_NAME,
+            _ => ENTRY_NAME,
         }
     }
 }
@@ -151,6 +162,34 @@ fn load(kind: Kind, insns: &[Insn]) -> io::Result<OwnedFd> {
 
 /// Name of entry programs and filters, by which `sweep` knows its own.
 pub const ENTRY_NAME: &str = "kfault";
+/// Name of filters for HTTP faults, which can stand beside others on one device.
+pub const HTTP_NAME: &str = "kfault-http";
+
+/// `BPF_FUNC_loop`.
+pub const LOOP: i32 = 181;
+
+/// Whether the kernel has a helper that classifiers may call without arguments being looked at: one
+/// that it has not is refused by its number.
+#[must_use]
+pub fn has_helper(number: i32) -> bool {
+    const UNKNOWN: &[u8] = b"invalid func";
+    let insns = [insn(0x85, 0, 0, 0, number), insn(0x95, 0, 0, 0, 0)];
+    let mut log = vec![0u8; 4096];
+    let mut attr = ProgLoad {
+        prog_type: PROG_TYPE_SCHED_CLS,
+        insn_cnt: 2,
+        insns: insns.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log_level: 1,
+        log_size: 4096,
+        log_buf: log.as_mut_ptr() as u64,
+        ..ProgLoad::default()
+    };
+    match bpf(BPF_PROG_LOAD, &mut attr).and_then(owned) {
+        Ok(_) => true,
+        Err(_) => !log.windows(UNKNOWN.len()).any(|part| part == UNKNOWN),
+    }
+}
 
 #[repr(C)]
 #[derive(Default)]

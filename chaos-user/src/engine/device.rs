@@ -124,13 +124,14 @@ impl Open {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn detach(&self, direction: Direction, attached: Attached) -> Result<bool, EngineError> {
+    pub fn detach(&self, kind: Kind, attached: Attached) -> Result<bool, EngineError> {
         match attached {
             Attached::Tcx { .. } => Ok(false),
             Attached::Filter { made_clsact } => self.inside("detach from", || {
                 let mut rtnl = Rtnl::open()?;
-                rtnl.remove_our_filters(self.ifindex, direction)?;
-                if !made_clsact {
+                rtnl.remove_filters(self.ifindex, direction(kind), &[kind.filter_name()])?;
+                // Whoever made it may have gone before those that stood beside it.
+                if !made_clsact && !journal::has(&self.name, self.ifindex) {
                     return Ok(false);
                 }
                 remove_empty_clsact(&mut rtnl, self.ifindex)
@@ -294,6 +295,13 @@ fn attach(
     }
 }
 
+fn direction(kind: Kind) -> Direction {
+    match kind {
+        Kind::TcIngress | Kind::HttpIngress | Kind::CgroupIngress => Direction::Ingress,
+        Kind::TcEgress | Kind::CgroupEgress => Direction::Egress,
+    }
+}
+
 /// `note` is called before a `clsact` is made.
 fn attach_filter(
     kind: Kind,
@@ -301,17 +309,14 @@ fn attach_filter(
     ifindex: u32,
     note: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<Attached> {
-    let direction = match kind {
-        Kind::TcIngress => Direction::Ingress,
-        _ => Direction::Egress,
-    };
     let mut rtnl = Rtnl::open()?;
     let there = rtnl.qdiscs(ifindex)?.iter().any(|q| q.kind == "clsact");
     if !there {
         note()?;
     }
     let made_clsact = !there && rtnl.add_clsact(ifindex)?;
-    if let Err(error) = rtnl.add_filter(ifindex, direction, entry.as_fd()) {
+    if let Err(error) = rtnl.add_filter(ifindex, direction(kind), kind.filter_name(), entry.as_fd())
+    {
         if made_clsact {
             let _ = rtnl.remove_clsact(ifindex);
         }

@@ -12,6 +12,7 @@ use std::io;
 use chaos_abi::counter::Counters;
 
 use super::error::EngineError;
+use super::http::ExchangeReport;
 use super::kernel::{Kernel, Path};
 use super::strain::StrainReport;
 use crate::plan::Device;
@@ -33,6 +34,8 @@ pub struct State {
     pub arms: BTreeMap<u32, Arms>,
     /// Ids of strains that act.
     pub strains: BTreeSet<String>,
+    /// Ids of exchanges that act.
+    pub exchanges: BTreeSet<String>,
 }
 
 /// A modelled kernel.
@@ -97,6 +100,8 @@ impl Kernel for Fake {
             Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
                 state.strains.remove(&strain.id)
             }
+            Action::BeginExchange { exchange } => state.exchanges.insert(exchange.id.clone()),
+            Action::EndExchange { exchange } => state.exchanges.remove(&exchange.id),
         };
         if done { Ok(()) } else { Err(refuse("not as the action expects it")) }
     }
@@ -132,6 +137,11 @@ impl Kernel for Fake {
 
     fn strain(&self, id: &str) -> StrainReport {
         StrainReport { is_alive: self.state.strains.contains(id), ..StrainReport::of(id) }
+    }
+
+    fn exchange(&self, id: &str) -> ExchangeReport {
+        let is_alive = self.state.exchanges.contains(id);
+        ExchangeReport { id: id.to_owned(), is_alive, ..ExchangeReport::default() }
     }
 
     fn now(&self) -> u64 {

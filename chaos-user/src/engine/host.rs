@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chaos_abi::counter::Counters;
 use chaos_abi::limit;
@@ -15,6 +16,7 @@ use super::bpf::{self, Kind};
 use super::cgroup::{cgroup_mount, no_cgroup};
 use super::device::{Attached, Open, Queue, present};
 use super::error::EngineError;
+use super::http::{ExchangeReport, Exchanges};
 use super::kernel::{Kernel, Path};
 use super::line::{Lines, monotonic_ns};
 use super::object::Object;
@@ -39,6 +41,7 @@ pub struct Host {
     slots: BTreeMap<Point, u32>,
     line_slots: BTreeSet<u32>,
     strains: Strains,
+    exchanges: Exchanges,
     /// How long rules act after a beat.
     lease_ns: u64,
     cgroup_mount: Option<PathBuf>,
@@ -60,6 +63,7 @@ impl Host {
             slots: BTreeMap::new(),
             line_slots: BTreeSet::new(),
             strains: Strains::default(),
+            exchanges: Exchanges::default(),
             lease_ns: 0,
             cgroup_mount: cgroup_mount(),
             is_hierarchy_cut: is_in_cgroup_namespace(),
@@ -169,7 +173,11 @@ impl Host {
         let other = Point::Device { device: device.clone(), direction: opposite(direction) };
         let made = matches!(attached, Attached::Filter { made_clsact: true });
         let open = self.device(device)?;
-        let removed = open.detach(direction, attached)?;
+        let kind = match direction {
+            Direction::Egress => Kind::TcEgress,
+            Direction::Ingress => Kind::TcIngress,
+        };
+        let removed = open.detach(kind, attached)?;
         if removed {
             let (name, ifindex) = (open.name.clone(), open.ifindex);
             return journal::forget(&name, ifindex);
@@ -238,6 +246,14 @@ impl Host {
         self.object.set_slot(slot, wire)
     }
 
+    /// When something ends that begins now, nanoseconds of `CLOCK_MONOTONIC`.
+    fn deadline(&self, duration: Option<Duration>) -> u64 {
+        duration.map_or(u64::MAX, |duration| {
+            let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+            self.now().saturating_add(ns)
+        })
+    }
+
     /// The entry program of a point, for test runs.
     #[must_use]
     pub fn entry(&self, point: &Point) -> Option<&OwnedFd> {
@@ -296,10 +312,7 @@ impl Kernel for Host {
                 result
             }
             Action::WriteRule { index, set, rule } => {
-                let deadline = rule.duration.map_or(u64::MAX, |duration| {
-                    let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-                    self.now().saturating_add(ns)
-                });
+                let deadline = self.deadline(rule.duration);
                 if let Some(answer) = &rule.effects.answer {
                     self.object.set_answer(*index, answer)?;
                 }
@@ -327,11 +340,17 @@ impl Kernel for Host {
             Action::EndLoad { strain } | Action::RestoreLimits { strain } => {
                 self.strains.end(strain)
             }
+            Action::BeginExchange { exchange } => {
+                let deadline = self.deadline(exchange.duration);
+                self.exchanges.begin(exchange, deadline)
+            }
+            Action::EndExchange { exchange } => self.exchanges.end(&exchange.id),
         }
     }
 
     fn beat(&mut self, until_ns: u64) -> Result<(), EngineError> {
         self.lease_ns = until_ns.saturating_sub(monotonic_ns());
+        self.exchanges.beat(until_ns)?;
         self.object.set_heartbeat(until_ns)
     }
 
@@ -372,6 +391,10 @@ impl Kernel for Host {
 
     fn strain(&self, id: &str) -> StrainReport {
         self.strains.report(id)
+    }
+
+    fn exchange(&self, id: &str) -> ExchangeReport {
+        self.exchanges.report(id)
     }
 
     fn now(&self) -> u64 {

@@ -47,6 +47,13 @@ pub fn note(device: &Device, ifindex: u32) -> Result<(), EngineError> {
     file.write_all(format!("{line}\n").as_bytes()).map_err(failed)
 }
 
+/// Whether a device is noted down.
+#[must_use]
+pub fn has(device: &Device, ifindex: u32) -> bool {
+    let entry = Entry { inode: device.inode, ifindex, device: device.name.clone() };
+    read().contains(&entry)
+}
+
 /// Takes a device out again.
 ///
 /// # Errors

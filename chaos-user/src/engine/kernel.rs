@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use chaos_abi::counter::Counters;
 
 use super::error::EngineError;
+use super::http::ExchangeReport;
 use super::strain::StrainReport;
 use crate::plan::Device;
 use crate::plan::action::{Action, Point};
@@ -68,6 +69,9 @@ pub trait Kernel {
 
     /// What has become of a strain that was begun.
     fn strain(&self, id: &str) -> StrainReport;
+
+    /// What has become of an exchange that was begun.
+    fn exchange(&self, id: &str) -> ExchangeReport;
 
     /// Nanoseconds of `CLOCK_MONOTONIC`.
     fn now(&self) -> u64;

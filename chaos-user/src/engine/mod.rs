@@ -5,16 +5,19 @@
 
 pub mod bpf;
 mod cgroup;
+pub mod detour;
 mod device;
 mod error;
 mod executor;
 pub mod fake;
 mod host;
+pub mod http;
 mod journal;
 pub mod kernel;
 pub mod line;
 mod lists;
 mod lock;
+pub mod message;
 pub mod names;
 pub mod netlink;
 pub mod netns;
@@ -40,6 +43,7 @@ use crate::plan::action::{Action, Arms, Point};
 use crate::plan::diff::{Installed, diff, own_point};
 use crate::plan::{Device, Peers, Plan, peers};
 use host::Host;
+use http::ExchangeReport;
 use kernel::Kernel;
 use lock::HostLock;
 use strain::StrainReport;
@@ -79,6 +83,8 @@ pub struct Report {
     pub rules: Vec<RuleReport>,
     /// Strains.
     pub strains: Vec<StrainReport>,
+    /// Exchanges.
+    pub exchanges: Vec<ExchangeReport>,
 }
 
 /// The engine of this host, or over any [`Kernel`].
@@ -90,6 +96,8 @@ pub struct Engine<K: Kernel = Host> {
     leaving: BTreeMap<Device, u64>,
     /// The last words of strains that [`Engine::disarm`] ended.
     ended: Vec<StrainReport>,
+    /// Those of exchanges.
+    ended_exchanges: Vec<ExchangeReport>,
     lease: Duration,
     _lock: Option<HostLock>,
 }
@@ -147,6 +155,7 @@ impl<K: Kernel> Engine<K> {
             installed: Installed::default(),
             leaving: BTreeMap::new(),
             ended: Vec::new(),
+            ended_exchanges: Vec::new(),
             lease: options.lease,
             _lock: None,
         }
@@ -199,6 +208,7 @@ impl<K: Kernel> Engine<K> {
         actions.retain(|action| !matches!(action, Action::RemoveQueue { .. }));
         executor::execute(&mut self.kernel, &actions)?;
         self.ended.clear();
+        self.ended_exchanges.clear();
         self.leaving.retain(|device, _| !next.queues.contains(device));
         let patience = self.kernel.now().saturating_add(self.longest_ns());
         for device in self.installed.queues.difference(&next.queues) {
@@ -264,10 +274,12 @@ impl<K: Kernel> Engine<K> {
         }
         let mut strains = self.ended.clone();
         strains.extend(self.installed.strains.keys().map(|id| self.kernel.strain(id)));
-        Ok(Report { rules, strains })
+        let mut exchanges = self.ended_exchanges.clone();
+        exchanges.extend(self.installed.exchanges.keys().map(|id| self.kernel.exchange(id)));
+        Ok(Report { rules, strains, exchanges })
     }
 
-    /// Disarms every rule and ends every strain now. Hooks and queues stay until
+    /// Disarms every rule and ends every strain and exchange now. Hooks and queues stay until
     /// [`Engine::recover`], counters stay readable.
     ///
     /// # Errors
@@ -276,7 +288,11 @@ impl<K: Kernel> Engine<K> {
         let disarmed = self.disarm_these(&self.points());
         self.ended.extend(self.installed.strains.keys().map(|id| self.kernel.strain(id)));
         let strains = std::mem::take(&mut self.installed.strains);
-        let ends: Vec<Action> = strains.values().map(|one| Action::begin(one).undo()).collect();
+        let mut ends: Vec<Action> = strains.values().map(|one| Action::begin(one).undo()).collect();
+        let exchanges = std::mem::take(&mut self.installed.exchanges);
+        self.ended_exchanges.extend(exchanges.keys().map(|id| self.kernel.exchange(id)));
+        let exchanges = exchanges.into_values();
+        ends.extend(exchanges.map(|one| Action::EndExchange { exchange: Box::new(one) }));
         disarmed.and(executor::execute_all(&mut self.kernel, &ends))
     }
 

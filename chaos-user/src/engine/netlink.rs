@@ -15,7 +15,6 @@ use netlink_packet_route::tc::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use super::bpf::ENTRY_NAME;
 use crate::plan::Direction;
 
 /// Handle of queues that are ours, by which `sweep` knows them.
@@ -216,6 +215,7 @@ impl Rtnl {
         &mut self,
         ifindex: u32,
         direction: Direction,
+        name: &str,
         program: BorrowedFd<'_>,
     ) -> io::Result<()> {
         let mut message = TcMessage::with_index(ifindex.cast_signed());
@@ -225,7 +225,7 @@ impl Rtnl {
             TcAttribute::Kind("bpf".into()),
             TcAttribute::Options(vec![
                 TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
-                TcOption::Bpf(TcFilterBpfOption::ProgName(ENTRY_NAME.into())),
+                TcOption::Bpf(TcFilterBpfOption::ProgName(name.into())),
                 TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
             ]),
         ];
@@ -252,15 +252,20 @@ impl Rtnl {
         Ok(found)
     }
 
-    /// Removes every filter of ours from one direction of a device.
+    /// Removes every filter of these names from one direction of a device.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn remove_our_filters(&mut self, ifindex: u32, direction: Direction) -> io::Result<usize> {
+    pub fn remove_filters(
+        &mut self,
+        ifindex: u32,
+        direction: Direction,
+        names: &[&str],
+    ) -> io::Result<usize> {
         let ours: Vec<Filter> = self
             .filters(ifindex, direction)?
             .into_iter()
-            .filter(|f| f.name == ENTRY_NAME)
+            .filter(|f| names.contains(&f.name.as_str()))
             .collect();
         for filter in &ours {
             let mut message = TcMessage::with_index(ifindex.cast_signed());

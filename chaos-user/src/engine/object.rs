@@ -154,6 +154,8 @@ impl Object {
             Kind::TcIngress => "TO_TC_INGRESS",
             Kind::CgroupEgress => "TO_CGROUP_EGRESS",
             Kind::CgroupIngress => "TO_CGROUP_INGRESS",
+            // Another object's.
+            Kind::HttpIngress => return Err(EngineError::bpf("find TO_HTTP_REQUEST", "not here")),
         };
         self.entry_into(kind, slot, table)
     }

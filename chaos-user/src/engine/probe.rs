@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::bpf::{self, Kind};
+use super::bpf::{self, ENTRY_NAME, Kind};
 use super::cgroup::cgroup_mount;
 use super::error::EngineError;
 use super::netlink::Rtnl;
 use super::object::{Object, PROGRAMS, ProgramReport};
-use super::{device, line, strain};
+use super::{device, http, line, strain};
 use crate::plan::Direction;
 
 /// Whether a mechanism can be used.
@@ -42,6 +42,7 @@ pub struct Mechanism {
 
 const TIME: [&str; 5] = ["delay", "jitter", "reorder", "rate", "bandwidth"];
 const PACKETS: [&str; 5] = ["loss", "corrupt", "duplicate", "partition", "dns"];
+const HTTP: [&str; 1] = ["responses of HTTP servers"];
 
 fn mechanism(
     name: &'static str,
@@ -118,8 +119,15 @@ pub fn probe_all() -> Vec<Mechanism> {
         &["partition of units, cgroups, processes"],
         cgroup(&mut object, Kind::CgroupEgress),
     ));
+    found.push(mechanism("http exchanges", &HTTP, http()));
     found.extend(strains());
     found
+}
+
+fn http() -> Result<String, EngineError> {
+    http::probe().map(|programs| {
+        format!("{} programs verified; responses of servers, HTTP/1.0 and 1.1", programs.len())
+    })
 }
 
 fn loaded() -> Result<Object, EngineError> {
@@ -138,7 +146,7 @@ fn tc_hook(object: &mut Object) -> Result<String, EngineError> {
             Err(_) => {
                 let mut rtnl = Rtnl::open()?;
                 rtnl.add_clsact(lo)?;
-                rtnl.add_filter(lo, Direction::Egress, entry.as_fd())?;
+                rtnl.add_filter(lo, Direction::Egress, ENTRY_NAME, entry.as_fd())?;
                 Ok("clsact filter: a crash leaves it behind, inert, until sweep (tcx needs 6.6)")
             }
         }
@@ -167,7 +175,7 @@ fn delay_line(object: &mut Object) -> Result<String, EngineError> {
         rtnl.raise(ifindex, 9000)?;
         if bpf::link_tcx(Kind::TcIngress, entry.as_fd(), ifindex).is_err() {
             rtnl.add_clsact(ifindex)?;
-            rtnl.add_filter(ifindex, Direction::Ingress, entry.as_fd())?;
+            rtnl.add_filter(ifindex, Direction::Ingress, ENTRY_NAME, entry.as_fd())?;
         }
         Ok(())
     })?
@@ -223,7 +231,7 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
                     bpf::link_tcx(Kind::TcIngress, entry.as_fd(), lo).map(drop).or_else(|_| {
                         let mut rtnl = Rtnl::open()?;
                         rtnl.add_clsact(lo)?;
-                        rtnl.add_filter(lo, Direction::Ingress, entry.as_fd())
+                        rtnl.add_filter(lo, Direction::Ingress, ENTRY_NAME, entry.as_fd())
                     })
                 })?
                 .map(|()| String::new())
@@ -231,7 +239,10 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
             }
             Some(kind @ (Kind::CgroupEgress | Kind::CgroupIngress)) => cgroup(&mut object, kind),
             None if report.name == "line_return" => delay_line(&mut object),
-            None => Ok("reached by a jump from the program before it".to_owned()),
+            // No main program is reached so.
+            Some(Kind::HttpIngress) | None => {
+                Ok("reached by a jump from the program before it".to_owned())
+            }
         };
         match tried {
             Ok(note) => {
@@ -240,6 +251,16 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
             }
             Err(error) => report.note = chain(&error),
         }
+    }
+    match http::probe() {
+        Ok(programs) => reports.extend(programs.into_iter().map(|(name, walked)| ProgramReport {
+            name: name.to_owned(),
+            verified_instructions: walked,
+            attached: true,
+            note: "an object of its own, loaded with the first HTTP fault".to_owned(),
+        })),
+        Err(error) if matches!(error, EngineError::Unsupported { .. }) => {}
+        Err(error) => return Err(error),
     }
     Ok(reports)
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use netlink_packet_route::tc::TcHandle;
 
+use super::bpf::{ENTRY_NAME, HTTP_NAME};
 use super::device::remove_empty_clsact;
 use super::error::EngineError;
 use super::journal::{self, Entry};
@@ -81,7 +82,7 @@ fn sweep_one(journal: &[Entry]) -> io::Result<Vec<String>> {
             continue;
         }
         for direction in [Direction::Egress, Direction::Ingress] {
-            let filters = rtnl.remove_our_filters(ifindex, direction)?;
+            let filters = rtnl.remove_filters(ifindex, direction, &[ENTRY_NAME, HTTP_NAME])?;
             if filters > 0 {
                 removed.push(format!("{filters} idle filter(s) of {name}"));
             }

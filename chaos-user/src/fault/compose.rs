@@ -65,9 +65,10 @@ pub fn compose(
         let id = experiment.id();
         let mut warnings = experiment.warnings.clone();
         match choose_and_lower(experiment, targets, peers, options) {
-            Ok(Lowered { rules, strains, warnings: more }) => {
+            Ok(Lowered { rules, strains, exchanges, warnings: more }) => {
                 composed.plan.rules.extend(rules);
                 composed.plan.strains.extend(strains);
+                composed.plan.exchanges.extend(exchanges);
                 warnings.extend(more);
             }
             Err(error) => refusal.compose.push(error),
@@ -78,8 +79,7 @@ pub fn compose(
         let message = "--peer has no effect: no experiment has a spec.target";
         composed.warnings.push(message.to_owned());
     }
-    composed.plan.rules.sort_by(|a, b| a.id.cmp(&b.id));
-    composed.plan.strains.sort_by(|a, b| a.id.cmp(&b.id));
+    composed.plan.sort();
     if refusal == Refusal::default() { Ok(composed) } else { Err(refusal) }
 }
 

@@ -122,12 +122,12 @@ impl Explained {
     fn take(&mut self, experiment: &Experiment, place: impl Fn(Warning) -> Warning) {
         self.ends.extend(ends(experiment));
         match without_host(experiment) {
-            Ok(Lowered { rules, strains, warnings }) => {
+            Ok(Lowered { rules, strains, exchanges, warnings }) => {
                 self.accepted = true;
                 self.warnings.extend(warnings.into_iter().map(place));
                 // What pods do in a cluster is no rule on a host.
-                self.plan =
-                    (!matches!(experiment.fault, Fault::Pod(_))).then_some(Plan { rules, strains });
+                let plan = Plan { rules, strains, exchanges };
+                self.plan = (!matches!(experiment.fault, Fault::Pod(_))).then_some(plan);
             }
             Err(error) => self.errors.push(Problem::from(&error)),
         }

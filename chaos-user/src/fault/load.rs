@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::dns::DnsChaos;
+use super::http::HttpChaos;
 use super::network::{self, NetworkChaos};
 use super::pod::PodChaos;
 use super::schedule::Schedule;
@@ -336,6 +337,10 @@ fn read(
         Kind::Dns => {
             let fields = spec(root, LEAST, findings)?;
             Some(Fault::Dns(Box::new(DnsChaos::read(fields, namespace, findings)?)))
+        }
+        Kind::Http => {
+            let fields = spec(root, "selector, mode, target, port and one action", findings)?;
+            Some(Fault::Http(Box::new(HttpChaos::read(fields, namespace, findings)?)))
         }
         Kind::Later(name) => {
             let reason = format!("it serves {} only; remove this document", Kind::served());

@@ -4,12 +4,14 @@
 //! files, clients, randomness that is not an argument. One folder per kind; [`Fault`] is the list.
 
 mod compose;
+mod distinct;
 pub mod dns;
 pub mod event;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
 mod grip;
+pub mod http;
 pub mod lifecycle;
 mod load;
 pub mod network;
@@ -26,7 +28,9 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use self::compose::{ComposeError, Composed, compose};
+use self::distinct::distinct;
 use self::dns::DnsChaos;
+use self::http::HttpChaos;
 pub use self::load::{LoadError, Parsed, Refusal, load, parse, parse_object};
 use self::network::NetworkChaos;
 use self::pod::PodChaos;
@@ -42,6 +46,7 @@ use crate::api::mode::{Mode, ModeFields};
 use crate::api::selector::Selector;
 use crate::api::written::Written;
 use crate::plan::Rule;
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::select::Workload;
 
@@ -71,6 +76,8 @@ pub enum Fault {
     Throttle(Box<ThrottleChaos>),
     /// Faults of name resolution.
     Dns(Box<DnsChaos>),
+    /// Faults of HTTP.
+    Http(Box<HttpChaos>),
 }
 
 /// `selector`, `mode` and `value`: who may be hit and how many of them.
@@ -110,6 +117,7 @@ impl Experiment {
             Fault::Stress(_) => Kind::Stress,
             Fault::Throttle(_) => Kind::Throttle,
             Fault::Dns(_) => Kind::Dns,
+            Fault::Http(_) => Kind::Http,
         }
     }
 
@@ -128,6 +136,7 @@ impl Experiment {
             Fault::Stress(spec) => &spec.source,
             Fault::Throttle(spec) => &spec.source,
             Fault::Dns(spec) => &spec.source,
+            Fault::Http(spec) => &spec.source,
         }
     }
 
@@ -136,7 +145,11 @@ impl Experiment {
     pub fn target(&self) -> Option<&Choice> {
         match &self.fault {
             Fault::Network(spec) => spec.target.as_ref(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => None,
+            Fault::Pod(_)
+            | Fault::Stress(_)
+            | Fault::Throttle(_)
+            | Fault::Dns(_)
+            | Fault::Http(_) => None,
         }
     }
 
@@ -144,7 +157,11 @@ impl Experiment {
     #[must_use]
     pub fn is_one_shot(&self) -> bool {
         match &self.fault {
-            Fault::Network(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => false,
+            Fault::Network(_)
+            | Fault::Stress(_)
+            | Fault::Throttle(_)
+            | Fault::Dns(_)
+            | Fault::Http(_) => false,
             Fault::Pod(spec) => spec.action.is_one_shot(),
         }
     }
@@ -158,6 +175,7 @@ impl Experiment {
             Fault::Stress(spec) => spec.kfault.follow,
             Fault::Throttle(spec) => spec.follow,
             Fault::Dns(spec) => spec.kfault.follow,
+            Fault::Http(spec) => spec.kfault.follow,
         }
     }
 
@@ -166,7 +184,11 @@ impl Experiment {
     pub fn peer_sides(&self) -> &'static [&'static str] {
         match &self.fault {
             Fault::Network(spec) => spec.peer_sides(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => &[],
+            Fault::Pod(_)
+            | Fault::Stress(_)
+            | Fault::Throttle(_)
+            | Fault::Dns(_)
+            | Fault::Http(_) => &[],
         }
     }
 
@@ -178,7 +200,7 @@ impl Experiment {
             Fault::Pod(spec) if spec.action == pod::Action::ContainerKill => {
                 Some(&spec.container_names)
             }
-            Fault::Network(_) | Fault::Pod(_) => None,
+            Fault::Network(_) | Fault::Pod(_) | Fault::Http(_) => None,
             Fault::Stress(spec) => Some(&spec.container_names),
             Fault::Throttle(spec) => Some(&spec.container_names),
             Fault::Dns(spec) => Some(&spec.container_names),
@@ -196,7 +218,11 @@ impl Experiment {
     pub fn names(&self) -> Vec<String> {
         match &self.fault {
             Fault::Network(spec) => spec.names(),
-            Fault::Pod(_) | Fault::Stress(_) | Fault::Throttle(_) | Fault::Dns(_) => Vec::new(),
+            Fault::Pod(_)
+            | Fault::Stress(_)
+            | Fault::Throttle(_)
+            | Fault::Dns(_)
+            | Fault::Http(_) => Vec::new(),
         }
     }
 
@@ -209,6 +235,7 @@ impl Experiment {
             Fault::Stress(spec) => spec.duration.as_ref()?,
             Fault::Throttle(spec) => spec.duration.as_ref()?,
             Fault::Dns(spec) => spec.duration.as_ref()?,
+            Fault::Http(spec) => spec.duration.as_ref()?,
         };
         Some(written.value.to_std().unwrap_or(Duration::ZERO))
     }
@@ -222,6 +249,7 @@ impl Experiment {
             Fault::Stress(spec) => spec.json(),
             Fault::Throttle(spec) => spec.json(),
             Fault::Dns(spec) => spec.json(),
+            Fault::Http(spec) => spec.json(),
         };
         json!({
             "apiVersion": self.kind().api_version(),
@@ -252,6 +280,8 @@ pub struct Lowered {
     pub rules: Vec<Rule>,
     /// Its strains, sorted by id.
     pub strains: Vec<Strain>,
+    /// Its exchanges, sorted by id.
+    pub exchanges: Vec<Exchange>,
     /// What of it does not do what it seems to, on these workloads.
     pub warnings: Vec<Warning>,
 }
@@ -382,6 +412,7 @@ pub fn lower(
         Fault::Stress(spec) => stress::lower(experiment, spec, sources, options),
         Fault::Throttle(spec) => throttle::lower(experiment, spec, sources, options),
         Fault::Dns(spec) => dns::lower(experiment, spec, sources, options),
+        Fault::Http(spec) => Ok(http::lower(experiment, spec, sources, options)),
         Fault::Pod(_) if sources.iter().all(Workload::is_unbound) => Ok(idle),
         Fault::Pod(spec) => Err(LowerError::NeedsCluster {
             experiment: experiment.id(),

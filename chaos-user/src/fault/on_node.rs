@@ -8,6 +8,7 @@ use super::{Experiment, Options, lower};
 use crate::api::nodefault::{NodeRecord, NodeState, Pod, Spec};
 use crate::api::peerset::{self, Peer, Sets};
 use crate::plan::Rule;
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::select::Workload;
 
@@ -18,6 +19,8 @@ pub struct OnNode {
     pub rules: Vec<Rule>,
     /// Sorted by id.
     pub strains: Vec<Strain>,
+    /// Sorted by id.
+    pub exchanges: Vec<Exchange>,
     /// Targets of this node: those that can be acted on count as injected once the rules are in
     /// force, the others say why not.
     pub records: Vec<NodeRecord>,
@@ -73,13 +76,18 @@ pub fn on_node(
         let (sources, targets) = (sources.seen_by(id, workload), targets.as_ref());
         let targets = targets.map(|side| side.seen_by(id, workload));
         match lower(experiment, &sources, targets.as_deref(), options) {
-            Ok(lowered) => rules.extend(lowered.rules.into_iter().map(|r| (r.id.clone(), r))),
+            Ok(lowered) => {
+                rules.extend(lowered.rules.into_iter().map(|r| (r.id.clone(), r)));
+                out.exchanges.extend(lowered.exchanges);
+            }
             Err(error) => {
                 failed.insert(id, error.to_string());
             }
         }
     }
     out.rules = rules.into_values().collect();
+    out.exchanges.sort_by(|a, b| a.id.cmp(&b.id));
+    out.exchanges.dedup_by(|a, b| a.id == b.id);
     for (key, id) in &records {
         let message = failed.get(id).cloned().unwrap_or_default();
         let state = if message.is_empty() { NodeState::Injected } else { NodeState::Failed };

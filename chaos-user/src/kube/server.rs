@@ -43,7 +43,8 @@ impl Way {
             | Fault::Pod(_)
             | Fault::Stress(_)
             | Fault::Throttle(_)
-            | Fault::Dns(_) => Self::Nodes,
+            | Fault::Dns(_)
+            | Fault::Http(_) => Self::Nodes,
         }
     }
 }

@@ -20,9 +20,11 @@ use super::pods::Pods;
 use crate::api::nodefault::{
     Answer, NodeRecord, NodeRule, NodeState, NodeStrain, Status, Task, Tasks,
 };
+use crate::engine::http::ExchangeReport;
 use crate::engine::strain::StrainReport;
 use crate::engine::{EngineError, Options, RuleReport, chain};
 use crate::fault::on_node::{OnNode, container_name};
+use crate::plan::exchange::Exchange;
 use crate::plan::strain::Strain;
 use crate::plan::{Plan, Rule};
 
@@ -69,6 +71,7 @@ struct Agent {
     durations: BTreeMap<String, (Timestamp, Duration)>,
     reports: BTreeMap<String, RuleReport>,
     strains: BTreeMap<String, StrainReport>,
+    exchanges: BTreeMap<String, ExchangeReport>,
     /// Since when each strain acts.
     since: BTreeMap<String, (Strain, Timestamp)>,
     /// Counters of rules that were written anew since.
@@ -101,6 +104,7 @@ pub async fn serve(
         durations: BTreeMap::new(),
         reports: BTreeMap::new(),
         strains: BTreeMap::new(),
+        exchanges: BTreeMap::new(),
         since: BTreeMap::new(),
         earlier: BTreeMap::new(),
         answers,
@@ -281,7 +285,7 @@ impl Agent {
         Ok(())
     }
 
-    /// The tasks whose rules are all in force as they shall be, and the others: those that were
+    /// The tasks whose rules and exchanges are all in force as they shall be, and the others: those that were
     /// asked for before come first. What was refused stays refused until it is changed.
     fn settled<'a>(
         &self,
@@ -289,8 +293,10 @@ impl Agent {
     ) -> (Vec<&'a String>, Vec<&'a String>) {
         let is_known = |key: &&String| self.lowered.contains_key(*key);
         let is_settled = |key: &&String| {
-            let rules = lowered.get(*key).into_iter().flat_map(|one| &one.on_node.rules);
-            is_known(key) && rules.into_iter().all(|rule| self.applied.rules.contains(rule))
+            let Some(Lowered { on_node: one, .. }) = lowered.get(*key) else { return false };
+            is_known(key)
+                && one.rules.iter().all(|rule| self.applied.rules.contains(rule))
+                && one.exchanges.iter().all(|one| self.applied.exchanges.contains(one))
         };
         let keys = lowered.keys().filter(|key| !self.refused.contains_key(*key));
         let (settled, others): (Vec<_>, Vec<_>) = keys.partition(is_settled);
@@ -328,6 +334,7 @@ impl Agent {
             Some(News::Report(report)) => {
                 self.reports = report.rules.into_iter().map(|r| (r.id.clone(), r)).collect();
                 self.strains = report.strains.into_iter().map(|s| (s.id.clone(), s)).collect();
+                self.exchanges = report.exchanges.into_iter().map(|e| (e.id.clone(), e)).collect();
                 if self.told_at.elapsed() >= TELL {
                     self.told_at = Instant::now();
                     self.tell(true);
@@ -387,6 +394,7 @@ impl Agent {
                 status.records =
                     one.records.iter().map(|record| self.record(one, record)).collect();
                 status.rules = one.rules.iter().map(|rule| self.rule(rule)).collect();
+                status.rules.extend(one.exchanges.iter().map(|one| self.exchange(one)));
                 status.strains =
                     one.strains.iter().filter_map(|strain| self.strain(strain)).collect();
             }
@@ -434,6 +442,19 @@ impl Agent {
             since: Some(*since),
             figures: report.map(|report| report.figures.clone()).unwrap_or_default(),
         })
+    }
+
+    /// What an exchange counts, as a rule: requests that are meant, responses that were changed.
+    fn exchange(&self, exchange: &Exchange) -> NodeRule {
+        let counters = self.exchanges.get(&exchange.id).map(|report| report.counters);
+        NodeRule {
+            rule: exchange.id.clone(),
+            describes: exchange.describes.clone(),
+            declared: None,
+            matched: counters.map_or(0, |counters| counters.matched),
+            injected: counters.map_or(0, |counters| counters.acted),
+            unreadable: counters.map_or(0, |counters| counters.passed.iter().sum()),
+        }
     }
 
     fn rule(&self, rule: &Rule) -> NodeRule {

@@ -138,11 +138,11 @@ pub fn together(
         plan.rules.extend(one.on_node.rules.iter().cloned());
         let fit = one.on_node.strains.iter().filter(|strain| is_fit(strain));
         plan.strains.extend(fit.cloned());
+        plan.exchanges.extend(one.on_node.exchanges.iter().cloned());
         for (name, addresses) in &one.resolved {
             resolved.entry(name.clone()).or_insert_with(|| addresses.clone());
         }
     }
-    plan.strains.sort_by(|a, b| a.id.cmp(&b.id));
-    plan.rules.sort_by(|a, b| a.id.cmp(&b.id));
+    plan.sort();
     (plan, resolved)
 }

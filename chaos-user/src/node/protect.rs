@@ -60,6 +60,10 @@ impl Protection {
                 self.check_scope(host, &rule.target, hook.device.inode, hook.cgroup.as_ref())?;
             }
         }
+        for exchange in &plan.exchanges {
+            let sockets = &exchange.sockets;
+            self.check_scope(host, &exchange.target, sockets.inode, sockets.cgroup.as_ref())?;
+        }
         for strain in &plan.strains {
             self.check_strain(host, strain)?;
         }

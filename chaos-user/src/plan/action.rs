@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::exchange::Exchange;
 use super::peers::PeerTable;
 use super::strain::{Grip, Strain};
 use super::{Cgroup, Device, Direction, Rule};
@@ -130,6 +131,16 @@ pub enum Action {
         /// The limits.
         strain: Box<Strain>,
     },
+    /// Act on the HTTP messages of a target.
+    BeginExchange {
+        /// Which, and how.
+        exchange: Box<Exchange>,
+    },
+    /// Leave them alone again.
+    EndExchange {
+        /// Which, and how.
+        exchange: Box<Exchange>,
+    },
 }
 
 impl Action {
@@ -159,11 +170,13 @@ impl Action {
             Self::EndLoad { .. } => "end-load",
             Self::SetLimits { .. } => "set-limits",
             Self::RestoreLimits { .. } => "restore-limits",
+            Self::BeginExchange { .. } => "begin-exchange",
+            Self::EndExchange { .. } => "end-exchange",
         }
     }
 
     /// Every name that [`Action::name`] can return.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 14] = [
         "change-peers",
         "add-queue",
         "remove-queue",
@@ -176,6 +189,8 @@ impl Action {
         "end-load",
         "set-limits",
         "restore-limits",
+        "begin-exchange",
+        "end-exchange",
     ];
 
     /// The action that takes this one back.
@@ -198,6 +213,8 @@ impl Action {
             Self::EndLoad { strain } => Self::StartLoad { strain },
             Self::SetLimits { strain } => Self::RestoreLimits { strain },
             Self::RestoreLimits { strain } => Self::SetLimits { strain },
+            Self::BeginExchange { exchange } => Self::EndExchange { exchange },
+            Self::EndExchange { exchange } => Self::BeginExchange { exchange },
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chaos_abi::limit;
 
 use super::action::{Action, Arms, Point};
+use super::exchange::Exchange;
 use super::names::Names;
 use super::peers::PeerTable;
 use super::strain::{Grip, Strain};
@@ -25,6 +26,8 @@ pub struct Installed {
     pub queues: BTreeSet<Device>,
     /// Strains by id.
     pub strains: BTreeMap<String, Strain>,
+    /// Exchanges by id.
+    pub exchanges: BTreeMap<String, Exchange>,
 }
 
 /// A plan that does not fit.
@@ -274,6 +277,7 @@ pub fn diff(
 
     arm(plan, installed, &mut next, &mut actions)?;
     strain(plan, installed, &mut next, &mut actions)?;
+    exchange(plan, installed, &mut next, &mut actions);
 
     // Disarm before anything is taken away.
     let mut disarm = Vec::new();
@@ -322,15 +326,29 @@ fn strain(
         }
     }
     next.strains = plan.strains.iter().map(|one| (one.id.clone(), one.clone())).collect();
-    let changed = |from: &BTreeMap<String, Strain>, to: &BTreeMap<String, Strain>| {
-        let others = from.iter().filter(|(id, one)| to.get(*id) != Some(one));
-        others.map(|(_, one)| one.clone()).collect::<Vec<_>>()
-    };
-    let ended = changed(&installed.strains, &next.strains);
-    actions.extend(ended.iter().map(|one| Action::begin(one).undo()));
-    let begun = changed(&next.strains, &installed.strains);
-    actions.extend(begun.iter().map(Action::begin));
+    let ended = only_in(&installed.strains, &next.strains);
+    actions.extend(ended.map(|one| Action::begin(one).undo()));
+    let begun = only_in(&next.strains, &installed.strains);
+    actions.extend(begun.map(Action::begin));
     Ok(())
+}
+
+/// What has changed ends and begins anew: its counters are those of what it is now.
+fn exchange(plan: &Plan, installed: &Installed, next: &mut Installed, actions: &mut Vec<Action>) {
+    next.exchanges = plan.exchanges.iter().map(|one| (one.id.clone(), one.clone())).collect();
+    let boxed = |one: &Exchange| Box::new(one.clone());
+    let ended = only_in(&installed.exchanges, &next.exchanges);
+    actions.extend(ended.map(|one| Action::EndExchange { exchange: boxed(one) }));
+    let begun = only_in(&next.exchanges, &installed.exchanges);
+    actions.extend(begun.map(|one| Action::BeginExchange { exchange: boxed(one) }));
+}
+
+/// Those of `these` that `others` has not, or has otherwise.
+fn only_in<'a, T: PartialEq>(
+    these: &'a BTreeMap<String, T>,
+    others: &'a BTreeMap<String, T>,
+) -> impl Iterator<Item = &'a T> {
+    these.iter().filter(|(id, one)| others.get(*id) != Some(one)).map(|(_, one)| one)
 }
 
 fn arm(

@@ -6,8 +6,10 @@
 
 pub mod action;
 pub mod diff;
+pub mod exchange;
 pub mod names;
 pub mod peers;
+pub mod reach;
 pub mod strain;
 
 use std::time::Duration;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use exchange::Exchange;
 use names::Names;
 use strain::Strain;
 
@@ -26,6 +29,42 @@ pub struct Plan {
     /// The strains, sorted by id, ids unique.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub strains: Vec<Strain>,
+    /// The exchanges, sorted by id, ids unique.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub exchanges: Vec<Exchange>,
+}
+
+impl Plan {
+    /// True when nothing acts.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.strains.is_empty() && self.exchanges.is_empty()
+    }
+
+    /// What everything in it does, as sentences for people.
+    pub fn sentences(&self) -> impl Iterator<Item = &str> {
+        let rules = self.rules.iter().map(|rule| rule.describes.as_str());
+        let strains = self.strains.iter().map(|strain| strain.describes.as_str());
+        let exchanges = self.exchanges.iter().map(|exchange| exchange.describes.as_str());
+        rules.chain(strains).chain(exchanges)
+    }
+
+    /// Nothing in it acts for longer than this.
+    pub fn shorten(&mut self, most: Duration) {
+        let rules = self.rules.iter_mut().map(|rule| &mut rule.duration);
+        let strains = self.strains.iter_mut().map(|strain| &mut strain.duration);
+        let exchanges = self.exchanges.iter_mut().map(|exchange| &mut exchange.duration);
+        for duration in rules.chain(strains).chain(exchanges) {
+            *duration = Some(duration.map_or(most, |own| own.min(most)));
+        }
+    }
+
+    /// Brings everything into the order of ids.
+    pub fn sort(&mut self) {
+        self.rules.sort_by(|a, b| a.id.cmp(&b.id));
+        self.strains.sort_by(|a, b| a.id.cmp(&b.id));
+        self.exchanges.sort_by(|a, b| a.id.cmp(&b.id));
+    }
 }
 
 /// One experiment's effect at one hook of one target.

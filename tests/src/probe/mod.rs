@@ -2,6 +2,8 @@
 
 pub mod dns;
 pub mod dns_load;
+pub mod http;
+pub mod nginx;
 pub mod ping;
 pub mod process;
 pub mod tcp;

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::External;
 use super::spec::{Action, NetworkChaos};
 use super::words::{declared, sentence};
-use crate::fault::{Experiment, LowerError, Lowered, Options};
+use crate::fault::{Experiment, LowerError, Lowered, Options, distinct};
 use crate::plan::{
     Corrupt, CorruptMode, Device, Direction, Effects, Hook, Partition, Peers, Prefix, Rule,
 };
@@ -103,32 +103,6 @@ fn effects(spec: &NetworkChaos) -> Effects {
         delay: spec.delay.as_ref().and_then(super::DelayBlock::delay),
         answer: None,
     }
-}
-
-/// Two names for one thing are one target: it would be hit twice.
-fn distinct<'a>(all: &'a [Workload], field: &str, lowered: &mut Lowered) -> Vec<&'a Workload> {
-    let mut out: Vec<&Workload> = Vec::new();
-    for workload in all {
-        let same = |other: &&&Workload| {
-            !workload.is_elsewhere
-                && other.inode == workload.inode
-                && other.netns == workload.netns
-                && other.cgroup == workload.cgroup
-        };
-        let known = out
-            .iter()
-            .find(|other| other.name == workload.name || (!workload.is_unbound() && same(other)));
-        match known {
-            Some(known) => {
-                lowered.warn(
-                    field,
-                    format!("{} is {} once more; it counts once", workload.name, known.name),
-                );
-            }
-            None => out.push(workload),
-        }
-    }
-    out
 }
 
 fn flows<'a>(

@@ -24,10 +24,11 @@ const SLACK: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What scenarios make.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "schedules.chaos-mesh.org",
     "networkchaos",
     "podchaos",
+    "httpchaos",
     "iochaos",
     "stresschaos",
     "throttlechaos",

@@ -8,6 +8,7 @@ mod dual;
 mod examples;
 mod filter;
 mod follow;
+mod http;
 mod install;
 mod nodes;
 mod served;
@@ -95,6 +96,12 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ("walk: half a second on myapp1, on two nodes, and on nobody else", walk::delay, Ci),
     ("walk: a partition of myapp1 and myapp2 tells both senders", walk::partition, Ci),
     ("walk: a pod on its node's network, and not the node", walk::host_network, Ci),
+    (
+        "http: every replica answers with another body, and with its own after",
+        http::replaced_body,
+        Ci,
+    ),
+    ("http: what this version cannot do is said in the records", http::unsupported, Ci),
     ("two families: half a second on myapp1 is half a second in IPv6", dual::delay, Ci),
     ("two families: a partition is one of all addresses, one way and both", dual::partition, Full),
     ("two families: the IPv6 ClusterIP of a Service is matched", dual::cluster_ip, Full),

@@ -1,0 +1,230 @@
+//! Every map of the object, and what is kept in them.
+
+use core::ffi::c_void;
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, SockHash};
+use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
+use chaos_abi::limit::{EXCHANGES, HTTP_PIPELINE, HTTP_SLOTS, HTTP_SOCKETS, HTTP_TAIL};
+
+use crate::answer::Answer;
+use crate::ask::Ask;
+
+/// One cell: the engine is alive until then, nanoseconds of `CLOCK_MONOTONIC`.
+#[map]
+pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Devices with exchanges.
+#[map]
+pub static HTTP_SLOTS_MAP: Array<HttpSlot> = Array::with_max_entries(HTTP_SLOTS, 0);
+
+/// Exchanges. The last one stands for none.
+#[map]
+pub static EXCHANGES_MAP: Array<HttpRule> = Array::with_max_entries(EXCHANGES + 1, 0);
+
+/// What responses get: length, headers, body.
+#[map]
+pub static TAILS: Array<Tail> = Array::with_max_entries(EXCHANGES + 1, 0);
+
+/// What each exchange counted.
+#[map]
+pub static HTTP_COUNTERS: PerCpuArray<HttpCounters> =
+    PerCpuArray::with_max_entries(EXCHANGES + 1, 0);
+
+/// Responses whose old body is being swallowed: begun and done.
+#[map]
+pub static SWALLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
+
+/// Connections with a matched request, by their number.
+#[map]
+pub static SOCKETS: SockHash<u64> = SockHash::with_max_entries(HTTP_SOCKETS, 0);
+
+/// What is known of each connection to a port of ours.
+#[btf_map]
+pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
+
+/// The part of a head that has arrived.
+#[btf_map]
+pub static PARTS: SkStorage<Part> = SkStorage::new();
+
+/// The entry program of a device jumps through this.
+#[map]
+pub static TO_HTTP_REQUEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Where requests are read.
+#[map]
+pub static ASKED: PerCpuArray<Asked> = PerCpuArray::with_max_entries(1, 0);
+
+/// Which of [`ANSWERED`] are in use on this CPU: a task can take another's place in the middle of
+/// a program.
+#[map]
+pub static IN_USE: PerCpuArray<u64> = PerCpuArray::with_max_entries(DEPTH, 0);
+
+/// Where responses are read and made anew.
+#[map]
+pub static ANSWERED: PerCpuArray<Answered> = PerCpuArray::with_max_entries(DEPTH, 0);
+
+/// How many tasks of one CPU can be at it.
+pub const DEPTH: u32 = 4;
+/// Bytes of a head that are looked at.
+pub const HEAD: usize = 4096;
+
+/// See [`TAILS`].
+#[repr(C)]
+pub struct Tail(pub [u8; HTTP_TAIL]);
+
+/// See [`ASKED`]. Twice the room: a part that had arrived, and what arrives now.
+#[repr(C)]
+pub struct Asked {
+    /// The bytes.
+    pub bytes: [u8; 2 * HEAD],
+    /// Hashes of the headers of one request.
+    pub seen: [u64; SEEN],
+    /// The request that is being read.
+    pub ask: Ask,
+    /// What is to be remembered of it: an [`entry`] value.
+    pub entry: u64,
+    /// Exchanges that it may be meant by, as bits of the slot's list.
+    pub mask: u32,
+    /// How many do mean it.
+    pub candidates: u32,
+    /// 1: some request of this segment is meant.
+    pub is_meant: u32,
+    /// 1: the bytes are no HTTP/1.
+    pub is_bad: u32,
+    /// Where an unfinished head begins; all ones: there is none.
+    pub unfinished: u32,
+    /// Which headers of one exchange have been found, one bit each.
+    pub hits: u32,
+}
+
+/// Headers of a request that are remembered.
+pub const SEEN: usize = 64;
+
+/// See [`ANSWERED`].
+#[repr(C)]
+pub struct Answered {
+    /// The head as it is.
+    pub head: [u8; HEAD],
+    /// What is sent.
+    pub out: [u8; 4 * HEAD],
+    /// The response that is being read.
+    pub answer: Answer,
+}
+
+/// See [`PARTS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Part(pub [u8; HEAD]);
+
+/// What is known of one connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// Its number in [`SOCKETS`]; 0 = it has not joined. Written by the request side.
+    pub id: u64,
+    /// Bytes of the request's body that are still to come; all ones: nobody knows.
+    pub request_left: u64,
+    /// The sequence number that comes next.
+    pub next: u32,
+    /// What the last request acknowledged.
+    pub acked: u32,
+    /// Bytes of a head that has arrived in part.
+    pub part: u32,
+    /// Requests so far that count.
+    pub asked: u32,
+    /// 1: more at a time than can be told apart, or no HTTP/1 any more. Everything passes.
+    pub deaf: u32,
+    /// Bytes of the response's body that are still to come. Written by the response side.
+    pub left: u64,
+    /// Responses so far.
+    pub answered: u32,
+    /// One of the `PHASE_` constants.
+    pub phase: u32,
+    /// 1: what is still to come of the body is thrown away.
+    pub swallow: u32,
+    /// `asked` when the response began.
+    pub since: u32,
+    /// Bytes of a head that wait for the rest of it.
+    pub corked: u32,
+    /// The requests: [`entry`] values.
+    pub requests: [u64; HTTP_PIPELINE as usize],
+}
+
+/// A response begins.
+pub const PHASE_HEAD: u32 = 0;
+/// `left` bytes of a body.
+pub const PHASE_BODY: u32 = 1;
+/// A body whose end is not known: until the next request arrives.
+pub const PHASE_REST: u32 = 2;
+/// No HTTP/1 any more.
+pub const PHASE_OVER: u32 = 3;
+
+/// What is kept of a request: flags, and up to four exchanges, each as its index and one in
+/// twelve bits.
+pub mod entry {
+    /// Its response has no body.
+    pub const HEAD: u64 = 1 << 0;
+    /// What follows a good response is no HTTP.
+    pub const CONNECT: u64 = 1 << 1;
+    /// Position of the first exchange.
+    pub const FIRST: u32 = 16;
+    /// Bits of one.
+    pub const BITS: u32 = 12;
+    /// One of them.
+    pub const MASK: u64 = 0xfff;
+}
+
+/// The state of a socket. With `flags` of 1 it is made where there is none.
+///
+/// # Safety
+/// `sk` is a socket that the verifier knows.
+#[inline(always)]
+pub unsafe fn connection(sk: *mut c_void, flags: u64) -> Option<&'static mut Connection> {
+    let map = (&raw const CONNECTIONS).cast_mut().cast();
+    // SAFETY: as promised; the value lives as long as the socket.
+    unsafe {
+        bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Connection>().as_mut()
+    }
+}
+
+/// The part of a head that a socket has received.
+///
+/// # Safety
+/// See [`connection`].
+#[inline(always)]
+pub unsafe fn part(sk: *mut c_void, flags: u64) -> Option<&'static mut Part> {
+    let map = (&raw const PARTS).cast_mut().cast();
+    // SAFETY: as promised.
+    unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Part>().as_mut() }
+}
+
+/// Now, where the engine is alive.
+#[inline(always)]
+pub fn alive() -> Option<u64> {
+    // SAFETY: plain helper call.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let until = *HEARTBEAT.get(0)?;
+    if now < until { Some(now) } else { None }
+}
+
+/// Counts something of an exchange.
+#[inline(always)]
+pub fn count(exchange: u32, what: impl FnOnce(&mut HttpCounters)) {
+    if let Some(counters) = HTTP_COUNTERS.get_ptr_mut(exchange) {
+        // SAFETY: the value of this CPU; a lost update under preemption is one count.
+        what(unsafe { &mut *counters });
+    }
+}
+
+/// A number below a power of two, in a way that the compiler cannot take out again: the verifier
+/// needs to see it.
+#[inline(always)]
+pub fn below<const MASK: u64>(value: u32) -> usize {
+    let mut value = value as u64;
+    // SAFETY: arithmetic on a register.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) value, const MASK) };
+    value as usize
+}

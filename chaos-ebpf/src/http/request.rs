@@ -1,0 +1,413 @@
+//! Where packets arrive for a server: which requests are meant.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop, bpf_map_update_elem,
+    bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_skb_ancestor_cgroup_id, bpf_tcp_sock,
+};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use chaos_abi::http::{HttpSlot, hash, passed, slot_flag};
+use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
+
+use crate::ask::{self, flag};
+use crate::maps::{
+    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, SOCKETS, alive, below,
+    connection, count, entry, part,
+};
+use crate::meant;
+use crate::segment::{self, Segment};
+
+/// `TCP_ESTABLISHED`, `TCP_LISTEN`.
+const ESTABLISHED: u32 = 1;
+const LISTEN: u32 = 10;
+const CURRENT_NETNS: u64 = u64::MAX;
+const MAKE: u64 = 1;
+
+/// Nobody knows how long the request's body is.
+const UNKNOWN: u64 = u64::MAX;
+const NONE: u32 = u32::MAX;
+
+const HEAD_METHOD: u64 = hash(b"HEAD");
+const CONNECT_METHOD: u64 = hash(b"CONNECT");
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Packets that arrive through a device: they pass, whatever is seen.
+#[classifier]
+pub fn http_request(ctx: TcContext) -> i32 {
+    let _ = observe(ctx.skb.skb);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn observe(skb: *mut __sk_buff) -> Option<()> {
+    // SAFETY: the context is valid; volatile, or the read is merged with others.
+    let index = unsafe { core::ptr::read_volatile(&raw const (*skb).cb[0]) };
+    let slot = HTTP_SLOTS_MAP.get(index)?;
+    if slot.count == 0 {
+        return None;
+    }
+    let segment = segment::parse(skb, slot.link_header)?;
+    let now = alive()?;
+    let asked = ASKED.get_ptr_mut(0)?;
+    // SAFETY: the value of this CPU, and nothing else runs where packets arrive.
+    let asked = unsafe { &mut *asked };
+    of_port(slot, segment.port, now, &mut asked.mask);
+    if read(&asked.mask) == 0 {
+        return None;
+    }
+    let sk = lookup(skb, &segment);
+    if sk.is_null() {
+        return None;
+    }
+    let mut found = None;
+    // SAFETY: not null, and released below.
+    unsafe {
+        let state = (*sk).state;
+        if slot.flags & slot_flag::CGROUPS != 0 {
+            members(skb, sk, slot, &mut asked.mask);
+        }
+        if state == ESTABLISHED && read(&asked.mask) != 0 {
+            found = connection(sk.cast(), MAKE);
+            if let Some(c) = &mut found
+                && c.part != 0
+            {
+                let before = below::<{ HEAD as u64 - 1 }>(c.part);
+                let from = part(sk.cast(), 0).map_or(core::ptr::null(), |part| &raw const *part);
+                if from.is_null()
+                    || bpf_probe_read_kernel(
+                        (&raw mut asked.bytes).cast(),
+                        before as u32,
+                        from.cast(),
+                    ) != 0
+                {
+                    c.part = 0;
+                }
+            }
+        }
+        bpf_sk_release(sk.cast());
+        if found.is_none() {
+            let why = if state == LISTEN { passed::EARLY } else { passed::REFUSED };
+            pass(slot, &asked.mask, why);
+            return None;
+        }
+    }
+    let c = found?;
+    arrive(skb, &segment, slot, c, asked)
+}
+
+/// What stands in a map: where the verifier forgets values, paths merge.
+#[inline(always)]
+fn read(place: &u32) -> u32 {
+    // SAFETY: a reference.
+    unsafe { core::ptr::read_volatile(place) }
+}
+
+#[inline(always)]
+fn write(place: &mut u32, value: u32) {
+    // SAFETY: a reference.
+    unsafe { core::ptr::write_volatile(place, value) };
+}
+
+/// Exchanges on this port that act now.
+#[inline(always)]
+fn of_port(slot: &HttpSlot, port: u32, now: u64, mask: &mut u32) {
+    write(mask, 0);
+    let mut k = 0;
+    while k < EXCHANGES_PER_DEVICE {
+        if k as u32 >= slot.count {
+            break;
+        }
+        if let Some(rule) = EXCHANGES_MAP.get(slot.exchanges[k])
+            && rule.port == port
+            && now < rule.deadline_ns
+        {
+            write(mask, read(mask) | 1 << k);
+        }
+        k += 1;
+    }
+}
+
+/// Leaves of these exchanges those that the socket's cgroup belongs to.
+#[inline(always)]
+unsafe fn members(skb: *mut __sk_buff, sk: *mut bpf_sock, slot: &HttpSlot, mask: &mut u32) {
+    // SAFETY: the socket is held by the caller. A packet that has its socket tells its cgroups;
+    // the stack would look the same socket up.
+    let assigned = unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) == 0 };
+    let mut k = 0;
+    while k < EXCHANGES_PER_DEVICE {
+        if let Some(rule) = EXCHANGES_MAP.get(slot.exchanges[k])
+            && rule.cgroup != 0
+        {
+            // SAFETY: plain helper call.
+            let own = unsafe { bpf_skb_ancestor_cgroup_id(skb, rule.cgroup_level as i32) };
+            if !assigned || own != rule.cgroup {
+                write(mask, read(mask) & !(1 << k));
+            }
+        }
+        k += 1;
+    }
+}
+
+#[inline(always)]
+fn lookup(skb: *mut __sk_buff, segment: &Segment) -> *mut bpf_sock {
+    let tuple = (&raw const segment.tuple).cast_mut().cast::<bpf_sock_tuple>();
+    // SAFETY: the tuple has the size of its family.
+    unsafe {
+        if segment.tuple_len == 12 {
+            bpf_sk_lookup_tcp(skb.cast(), tuple, 12, CURRENT_NETNS, 0)
+        } else {
+            bpf_sk_lookup_tcp(skb.cast(), tuple, 36, CURRENT_NETNS, 0)
+        }
+    }
+}
+
+#[inline(always)]
+fn pass(slot: &HttpSlot, mask: &u32, why: usize) {
+    let mut k = 0;
+    while k < EXCHANGES_PER_DEVICE {
+        if read(mask) >> k & 1 != 0 {
+            count(slot.exchanges[k], |counters| counters.passed[why] += 1);
+        }
+        k += 1;
+    }
+}
+
+#[inline(always)]
+fn arrive(
+    skb: *mut __sk_buff,
+    segment: &Segment,
+    slot: &'static HttpSlot,
+    c: &'static mut Connection,
+    asked: &mut Asked,
+) -> Option<()> {
+    let (mut skip, mut len) = (0, segment.len);
+    let is_new = c.next == 0;
+    let ahead = segment.sequence.wrapping_sub(c.next).cast_signed();
+    if !is_new && ahead < 0 {
+        // Sent again: what is known already is passed over.
+        skip = ahead.unsigned_abs();
+        if skip >= len {
+            return None;
+        }
+        len -= skip;
+    } else if !is_new && ahead > 0 {
+        c.part = 0;
+        c.request_left = UNKNOWN;
+        pass(slot, &asked.mask, passed::UNORDERED);
+    }
+    c.next = segment.sequence.wrapping_add(segment.len);
+    let is_answered = segment.acked != c.acked;
+    let was_lost = c.request_left == UNKNOWN;
+    if was_lost {
+        if !is_answered {
+            return None;
+        }
+        c.request_left = 0;
+        c.part = 0;
+    }
+    if c.request_left != 0 {
+        let body = if c.request_left < len as u64 { c.request_left as u32 } else { len };
+        c.request_left -= body as u64;
+        skip += body;
+        len -= body;
+        if len == 0 {
+            return None;
+        }
+    }
+    if c.id == 0 && is_answered && c.part == 0 {
+        // Nobody counts responses yet: those that were asked for before are through.
+        c.answered = c.asked;
+        c.deaf = 0;
+    }
+    let waits = c.asked != c.answered;
+    if c.part == 0 {
+        c.acked = segment.acked;
+    }
+
+    let before = below::<{ HEAD as u64 - 1 }>(c.part);
+    c.part = 0;
+    let most = if len > HEAD as u32 { HEAD as u32 } else { len };
+    let now = below::<{ HEAD as u64 - 1 }>(most.wrapping_sub(1)) + 1;
+    // SAFETY: `before` is less than a head, `now` at most one; there is room for two.
+    let loaded = unsafe {
+        let to = (&raw mut asked.bytes).cast::<u8>().add(before);
+        segment.load(skb, skip, to, now as u32)
+    };
+    if !loaded {
+        return None;
+    }
+    asked.ask.len = before as u32 + now as u32;
+    asked.ask.at = 0;
+    asked.is_meant = 0;
+    asked.is_bad = 0;
+    asked.unfinished = NONE;
+    let mut reading = Reading { asked, slot, connection: c };
+    // SAFETY: the callback has the signature that the helper calls.
+    unsafe {
+        bpf_loop(HTTP_PIPELINE, one_request as *mut c_void, (&raw mut reading).cast(), 0);
+    }
+    let Reading { asked, connection: c, .. } = reading;
+    // SAFETY: what they were before.
+    let (asked, c) = unsafe { (&mut *asked, &mut *c) };
+    if asked.is_bad != 0 {
+        c.request_left = UNKNOWN;
+        if !was_lost {
+            let why = if asked.bytes[0] == TLS_HANDSHAKE {
+                passed::TLS
+            } else if asked.ask.flags & flag::HTTP2 != 0 {
+                passed::HTTP2
+            } else {
+                passed::UNPARSED
+            };
+            pass(slot, &asked.mask, why);
+        }
+    }
+    let beyond = (len - now as u32) as u64;
+    if beyond != 0 {
+        c.request_left = if c.request_left == UNKNOWN || c.request_left < beyond {
+            UNKNOWN
+        } else {
+            c.request_left - beyond
+        };
+    } else if asked.unfinished != NONE && asked.is_bad == 0 {
+        keep(skb, segment, slot, c, asked);
+    }
+    if asked.is_meant != 0 && c.id == 0 && !join(skb, segment, c, waits) {
+        pass(slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });
+        c.answered = c.asked;
+    }
+    None
+}
+
+/// Keeps the part of a head that has arrived.
+#[inline(always)]
+fn keep(
+    skb: *mut __sk_buff,
+    segment: &Segment,
+    slot: &HttpSlot,
+    c: &mut Connection,
+    asked: &Asked,
+) {
+    let from = below::<{ 2 * HEAD as u64 - 1 }>(asked.unfinished);
+    let len = asked.ask.len.wrapping_sub(from as u32);
+    if len >= HEAD as u32 || len == 0 || from >= HEAD {
+        c.request_left = UNKNOWN;
+        pass(slot, &asked.mask, passed::LONG_HEAD);
+        return;
+    }
+    let sk = lookup(skb, segment);
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: not null, released below; both ends are in their maps.
+    unsafe {
+        if let Some(part) = part(sk.cast(), MAKE) {
+            let from = (&raw const asked.bytes)
+                .cast::<u8>()
+                .add(below::<{ HEAD as u64 - 1 }>(from as u32));
+            let len = below::<{ HEAD as u64 - 1 }>(len);
+            if bpf_probe_read_kernel((&raw mut *part).cast(), len as u32, from.cast()) == 0 {
+                c.part = len as u32;
+            }
+        }
+        bpf_sk_release(sk.cast());
+    }
+}
+
+/// Lets the socket join: from now on the response side sees what it sends.
+#[inline(always)]
+fn join(skb: *mut __sk_buff, segment: &Segment, c: &mut Connection, waits: bool) -> bool {
+    let sk = lookup(skb, segment);
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: not null, and released below.
+    unsafe {
+        let mut is_in = false;
+        let mut is_clear = (*sk).state == ESTABLISHED;
+        if is_clear && waits {
+            // Which of the responses before this one are still to come can be told only if none
+            // has begun.
+            let tcp = bpf_tcp_sock(sk);
+            is_clear = !tcp.is_null() && (*tcp).snd_nxt == segment.acked;
+        }
+        if is_clear {
+            let id = bpf_ktime_get_ns() << 8 | bpf_get_smp_processor_id() as u64 & 0xff;
+            let map = (&raw const SOCKETS).cast_mut().cast();
+            let flags = BPF_NOEXIST as u64;
+            is_in = bpf_map_update_elem(map, (&raw const id).cast(), sk.cast(), flags) == 0;
+            if is_in {
+                c.id = id;
+            }
+        }
+        bpf_sk_release(sk.cast());
+        is_in
+    }
+}
+
+/// What the callbacks work on. The verifier follows pointers on the stack.
+#[repr(C)]
+pub struct Reading {
+    /// Where the bytes are.
+    pub asked: *mut Asked,
+    /// The exchanges of this device.
+    pub slot: *const HttpSlot,
+    connection: *mut Connection,
+}
+
+unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
+    // SAFETY: the context that `arrive` gave; the pointers are map values.
+    let (asked, c) = unsafe { (&mut *(*reading).asked, &mut *(*reading).connection) };
+    if asked.ask.at >= asked.ask.len {
+        return 1;
+    }
+    let start = asked.ask.at;
+    asked.ask.begin();
+    ask::read(asked);
+    if asked.ask.flags & flag::BAD != 0 {
+        asked.is_bad = 1;
+        return 1;
+    }
+    if asked.ask.end == 0 {
+        asked.unfinished = start;
+        return 1;
+    }
+    asked.entry = match asked.ask.method {
+        HEAD_METHOD => entry::HEAD,
+        CONNECT_METHOD => entry::CONNECT,
+        _ => 0,
+    };
+    meant::look(asked, reading);
+    if asked.candidates != 0 {
+        asked.is_meant = 1;
+    }
+    let open = c.asked.wrapping_sub(c.answered);
+    if open >= HTTP_PIPELINE {
+        if c.deaf == 0 {
+            c.deaf = 1;
+            // SAFETY: a map value.
+            pass(unsafe { &*(*reading).slot }, &asked.mask, passed::CROWDED);
+        }
+        return 1;
+    }
+    let place = below::<{ HTTP_PIPELINE as u64 - 1 }>(c.asked);
+    // SAFETY: the place is masked.
+    unsafe { *(&raw mut c.requests).cast::<u64>().add(place) = asked.entry };
+    c.asked = c.asked.wrapping_add(1);
+
+    if asked.ask.flags & flag::CHUNKED != 0 {
+        c.request_left = UNKNOWN;
+        return 1;
+    }
+    let here = (asked.ask.len - asked.ask.at) as u64;
+    if asked.ask.length > here {
+        c.request_left = asked.ask.length - here;
+        return 1;
+    }
+    asked.ask.at += asked.ask.length as u32;
+    0
+}

@@ -1,0 +1,455 @@
+//! What a server sends on a connection that has joined, before it is sent.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{sk_action, sk_msg_md};
+use aya_ebpf::helpers::generated::{
+    bpf_loop, bpf_msg_apply_bytes, bpf_msg_cork_bytes, bpf_msg_pop_data, bpf_msg_pull_data,
+    bpf_msg_push_data, bpf_probe_read_kernel,
+};
+use aya_ebpf::macros::sk_msg;
+use aya_ebpf::programs::SkMsgContext;
+use chaos_abi::http::{HttpRule, passed, rule_flag};
+use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_PIPELINE, HTTP_STATUS, HTTP_TAIL};
+
+use crate::answer::{self, STATUS_AT, flag};
+use crate::maps::{
+    ANSWERED, Answered, Connection, DEPTH, EXCHANGES_MAP, HEAD, IN_USE, PHASE_BODY, PHASE_HEAD,
+    PHASE_OVER, PHASE_REST, SWALLOWED, TAILS, alive, below, connection, count, entry,
+};
+
+/// Digits of a status.
+const CODE: usize = 3;
+
+const PASS: u32 = sk_action::SK_PASS;
+const DROP: u32 = sk_action::SK_DROP;
+
+/// What is sent: it is let through, changed or, with its connection, refused.
+#[sk_msg]
+pub fn http_response(ctx: SkMsgContext) -> u32 {
+    let msg = ctx.msg;
+    // SAFETY: the context is valid.
+    let sk = unsafe { (*msg).__bindgen_anon_3.sk };
+    if sk.is_null() {
+        return PASS;
+    }
+    // SAFETY: not null.
+    let Some(c) = (unsafe { connection(sk.cast(), 0) }) else { return PASS };
+    let mut size = ctx.size();
+    // Both stay with the message, and what is left of one that was long enough would hold up, or
+    // let through unseen, what comes behind it.
+    apply(msg, 0);
+    cork(msg, 0);
+    if c.phase == PHASE_OVER {
+        return PASS;
+    }
+    if c.phase == PHASE_BODY {
+        let here = if c.left < size as u64 { c.left as u32 } else { size };
+        c.left -= here as u64;
+        if c.left == 0 {
+            c.phase = PHASE_HEAD;
+        }
+        if c.swallow == 0 {
+            if here < size {
+                apply(msg, here);
+            }
+            return PASS;
+        }
+        // SAFETY: plain helper call.
+        if unsafe { bpf_msg_pop_data(msg, 0, here, 0) } != 0 {
+            return DROP;
+        }
+        if c.left == 0 {
+            swallowed(1);
+            c.swallow = 0;
+        }
+        if here == size {
+            return PASS;
+        }
+        size -= here;
+    }
+    if c.phase == PHASE_REST {
+        if c.asked == c.since {
+            return PASS;
+        }
+        c.phase = PHASE_HEAD;
+    }
+    if c.deaf != 0 || c.asked == c.answered || size == 0 {
+        return PASS;
+    }
+    let Some(place) = enter() else { return PASS };
+    let verdict = match ANSWERED.get_ptr_mut(place) {
+        // SAFETY: the value of this CPU at a place that nobody else uses.
+        Some(answered) => begin(msg, c, size, unsafe { &mut *answered }),
+        None => PASS,
+    };
+    leave(place);
+    verdict
+}
+
+/// The verdict is about this many bytes; what follows comes again.
+#[inline(always)]
+fn apply(msg: *mut sk_msg_md, bytes: u32) {
+    // SAFETY: plain helper call.
+    unsafe { bpf_msg_apply_bytes(msg, bytes) };
+}
+
+/// Nothing is sent before there are this many bytes.
+#[inline(always)]
+fn cork(msg: *mut sk_msg_md, bytes: u32) {
+    // SAFETY: plain helper call.
+    unsafe { bpf_msg_cork_bytes(msg, bytes) };
+}
+
+#[inline(always)]
+fn swallowed(which: u32) {
+    if let Some(counter) = SWALLOWED.get_ptr_mut(which) {
+        // SAFETY: the value of this CPU.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Takes a place of this CPU.
+#[inline(always)]
+fn enter() -> Option<u32> {
+    let mut place = 0;
+    while place < DEPTH {
+        let used = IN_USE.get_ptr_mut(place)?;
+        // SAFETY: a map value, aligned.
+        if unsafe { exchange(used, 1) } == 0 {
+            return Some(place);
+        }
+        place += 1;
+    }
+    None
+}
+
+#[inline(always)]
+fn leave(place: u32) {
+    if let Some(used) = IN_USE.get_ptr_mut(place) {
+        // SAFETY: a map value, aligned.
+        unsafe { exchange(used, 0) };
+    }
+}
+
+/// Writes a word and tells what stood there, in one. The compiler has no such operation for this
+/// machine.
+#[inline(always)]
+unsafe fn exchange(at: *mut u64, value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: as promised by the caller.
+    unsafe { core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) value, in(reg) at) };
+    value
+}
+
+/// A response begins here.
+#[inline(always)]
+fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answered) -> u32 {
+    let most = if size > HEAD as u32 { HEAD as u32 } else { size };
+    let looked = below::<{ HEAD as u64 - 1 }>(most - 1) + 1;
+    // SAFETY: the range is inside the message, and pulled before it is read.
+    unsafe {
+        if bpf_msg_pull_data(msg, 0, looked as u32, 0) != 0 {
+            return PASS;
+        }
+        let (data, end) = bounds(msg);
+        if data + 1 > end
+            || bpf_probe_read_kernel(
+                (&raw mut answered.head).cast(),
+                looked as u32,
+                data as *const c_void,
+            ) != 0
+        {
+            return PASS;
+        }
+    }
+    let place = below::<{ HTTP_PIPELINE as u64 - 1 }>(c.answered);
+    // SAFETY: the place is masked.
+    let request = unsafe { *(&raw const c.requests).cast::<u64>().add(place) };
+
+    let is_alive = alive();
+    let mut chosen = EXCHANGES;
+    let mut k = 0;
+    while k < HTTP_CANDIDATES {
+        let one = request >> (entry::FIRST + entry::BITS * k) & entry::MASK;
+        k += 1;
+        if one == 0 {
+            break;
+        }
+        let index = one as u32 - 1;
+        let Some(rule) = EXCHANGES_MAP.get(index) else { continue };
+        let Some(now) = is_alive else { break };
+        if now >= rule.deadline_ns {
+            continue;
+        }
+        prepare(rule, answered, request, looked as u32);
+        answer::read(answered, rule);
+        let a = &answered.answer;
+        if a.end == 0 || a.flags & flag::BAD != 0 || a.code < 200 {
+            chosen = index;
+            break;
+        }
+        if (rule.code == 0 || rule.code == a.code) && a.hits == wanted(rule) {
+            chosen = index;
+            break;
+        }
+    }
+    let Some(rule) = EXCHANGES_MAP.get(chosen) else { return PASS };
+    if chosen == EXCHANGES {
+        answered.answer.begin(looked as u32);
+        answer::read(answered, rule);
+    }
+    let a = &answered.answer;
+    if a.flags & flag::BAD != 0 {
+        return lost(c, chosen, passed::UNPARSED);
+    }
+    if a.end == 0 {
+        if size >= HEAD as u32 {
+            return lost(c, chosen, passed::LONG_HEAD);
+        }
+        let is_alone = c.asked.wrapping_sub(c.answered) == 1;
+        if (chosen == EXCHANGES && is_alone) || size <= c.corked {
+            // Nobody cares, or the kernel had no room to wait for more.
+            c.corked = 0;
+            return lost(c, chosen, passed::UNPARSED);
+        }
+        // The rest of the head is still to come.
+        c.corked = size;
+        cork(msg, size + 1);
+        return PASS;
+    }
+    let end = a.end;
+    c.corked = 0;
+    if a.code < 200 && a.code != 101 {
+        if end < size {
+            apply(msg, end);
+        }
+        return PASS;
+    }
+    c.answered = c.answered.wrapping_add(1);
+    c.since = c.asked;
+    if a.code == 101 || request & entry::CONNECT != 0 && a.code < 300 {
+        c.phase = PHASE_OVER;
+        return PASS;
+    }
+    let is_empty = request & entry::HEAD != 0 || a.code == 204 || a.code == 304;
+    let is_chunked = !is_empty && a.flags & flag::CHUNKED != 0;
+    let is_counted = is_empty || !is_chunked && a.flags & flag::LENGTH != 0;
+    let length = if is_empty { 0 } else { a.length };
+    if !is_counted {
+        c.phase = PHASE_REST;
+    } else if length != 0 {
+        c.phase = PHASE_BODY;
+        c.left = length;
+    }
+    let acts = chosen != EXCHANGES && rule.flags & rule_flag::DRY_RUN == 0;
+    if chosen != EXCHANGES {
+        if is_chunked && rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0 {
+            count(chosen, |counters| counters.passed[passed::CHUNKED] += 1);
+            return PASS;
+        }
+        count(chosen, |counters| counters.acted += 1);
+        if acts && rule.flags & rule_flag::ABORT != 0 {
+            return DROP;
+        }
+    }
+    let here = if length < (size - end) as u64 { length as u32 } else { size - end };
+    if !acts {
+        c.left -= here as u64;
+        return settle(msg, c, end + here, size);
+    }
+    let has_body = rule.flags & rule_flag::BODY != 0 && !is_empty;
+    let gone = if has_body { end + here } else { end };
+    c.left = if is_counted { length - (gone - end) as u64 } else { 0 };
+    if c.left == 0 && c.phase == PHASE_BODY {
+        c.phase = PHASE_HEAD;
+    } else if has_body && c.phase == PHASE_BODY {
+        c.swallow = 1;
+        swallowed(0);
+    }
+    // A body without a length ends with its connection.
+    if has_body && !is_counted {
+        c.phase = PHASE_BODY;
+        c.left = u64::MAX;
+        c.swallow = 1;
+    }
+    if rule.status_len == CODE as u32 {
+        let mut i = 0;
+        while i < CODE {
+            answered.out[STATUS_AT as usize + i] = rule.status[i];
+            i += 1;
+        }
+    }
+    let Some(sent) = rewrite(msg, rule, chosen, answered, gone, has_body) else { return DROP };
+    if size > gone {
+        apply(msg, sent);
+    }
+    PASS
+}
+
+/// Lets the message through to the end of the response.
+#[inline(always)]
+fn settle(msg: *mut sk_msg_md, c: &mut Connection, to: u32, size: u32) -> u32 {
+    if c.left == 0 && c.phase == PHASE_BODY {
+        c.phase = PHASE_HEAD;
+    }
+    if to < size && c.phase != PHASE_REST {
+        apply(msg, to);
+    }
+    PASS
+}
+
+/// Nobody knows where this response ends: all passes until the next request.
+#[inline(always)]
+fn lost(c: &mut Connection, exchange: u32, why: usize) -> u32 {
+    c.answered = c.asked;
+    c.since = c.asked;
+    c.phase = PHASE_REST;
+    if exchange != EXCHANGES {
+        count(exchange, |counters| counters.passed[why] += 1);
+    }
+    PASS
+}
+
+/// Which headers of the rule a response must have, one bit each.
+#[inline(always)]
+fn wanted(rule: &HttpRule) -> u32 {
+    let mut wanted = 0;
+    let mut i = 0;
+    while i < rule.response_headers.len() {
+        wanted |= ((rule.response_headers[i].hash != 0) as u32) << i;
+        i += 1;
+    }
+    wanted
+}
+
+/// Puts the status down and says what shall be kept.
+#[inline(always)]
+fn prepare(rule: &HttpRule, answered: &mut Answered, request: u64, len: u32) {
+    answered.answer.begin(len);
+    let replaces = rule.flags & rule_flag::BODY != 0 && request & entry::HEAD == 0;
+    answered.answer.keeps_framing = !replaces as u32;
+    let status = below::<{ HTTP_STATUS as u64 - 1 }>(rule.status_len);
+    // The code alone: the reason stays.
+    if status <= CODE {
+        return;
+    }
+    let mut i = 0;
+    while i < STATUS_AT as usize {
+        answered.out[i] = answered.head[i];
+        i += 1;
+    }
+    // SAFETY: both ends are in their maps.
+    unsafe {
+        let to = (&raw mut answered.out).cast::<u8>().add(STATUS_AT as usize);
+        if bpf_probe_read_kernel(to.cast(), status as u32, (&raw const rule.status).cast()) == 0 {
+            *to.add(status) = b'\r';
+            *to.add(status + 1) = b'\n';
+            answered.answer.keeps_status = 0;
+            answered.answer.at = STATUS_AT + status as u32 + 2;
+        }
+    }
+}
+
+/// Sends the head that was made, and the tail, in place of the first `gone` bytes; how many bytes
+/// that are.
+#[inline(always)]
+fn rewrite(
+    msg: *mut sk_msg_md,
+    rule: &HttpRule,
+    exchange: u32,
+    answered: &mut Answered,
+    gone: u32,
+    has_body: bool,
+) -> Option<u32> {
+    let tail = TAILS.get_ptr(exchange)?;
+    let (skip, len) = if has_body {
+        (0, rule.length_len + rule.headers_len + rule.body_len)
+    } else {
+        (rule.length_len, rule.headers_len)
+    };
+    let head = below::<{ 2 * HEAD as u64 - 1 }>(answered.answer.at);
+    let skip = below::<63>(skip);
+    let len = below::<{ HTTP_TAIL as u64 - 1 }>(len);
+    if skip + len > HTTP_TAIL {
+        return None;
+    }
+    // SAFETY: both ends are in their maps.
+    unsafe {
+        let to = (&raw mut answered.out).cast::<u8>().add(head);
+        let from = tail.cast::<u8>().add(skip);
+        let most = HTTP_TAIL - 64;
+        if len > most || bpf_probe_read_kernel(to.cast(), len as u32, from.cast()) != 0 {
+            return None;
+        }
+    }
+    let sent = head as u32 + len as u32;
+    // SAFETY: plain helper calls.
+    let failed = unsafe {
+        let fitted = if sent > gone {
+            bpf_msg_push_data(msg, 0, sent - gone, 0)
+        } else if sent < gone {
+            bpf_msg_pop_data(msg, 0, gone - sent, 0)
+        } else {
+            0
+        };
+        fitted != 0 || bpf_msg_pull_data(msg, 0, sent, 0) != 0
+    };
+    if failed {
+        return None;
+    }
+    let mut copy = Copy { msg, from: (&raw const answered.out).cast(), len: sent };
+    // SAFETY: the callback has the signature that the helper calls.
+    unsafe {
+        bpf_loop(4 * HEAD as u32 / BLOCK, one_block as *mut c_void, (&raw mut copy).cast(), 0);
+    }
+    Some(sent)
+}
+
+/// Bytes that one step copies.
+const BLOCK: u32 = 64;
+
+#[repr(C)]
+struct Copy {
+    msg: *mut sk_msg_md,
+    from: *const u8,
+    len: u32,
+}
+
+#[inline(always)]
+fn bounds(msg: *mut sk_msg_md) -> (usize, usize) {
+    // SAFETY: the context is valid.
+    unsafe { ((*msg).__bindgen_anon_1.data as usize, (*msg).__bindgen_anon_2.data_end as usize) }
+}
+
+unsafe extern "C" fn one_block(i: u64, copy: *mut Copy) -> i64 {
+    // SAFETY: the context that `rewrite` gave; every access is compared with the message's end.
+    unsafe {
+        let copy = &*copy;
+        let at = below::<{ 4 * HEAD as u64 - 1 }>(i as u32 * BLOCK);
+        if at as u32 >= copy.len {
+            return 1;
+        }
+        let (data, end) = bounds(copy.msg);
+        let to = data + at;
+        if at as u32 + BLOCK <= copy.len && to + BLOCK as usize <= end {
+            let mut k = 0;
+            while k < BLOCK as usize / 8 {
+                let word = core::ptr::read_volatile(copy.from.add(at).cast::<u64>().add(k));
+                core::ptr::write_volatile((to as *mut u64).add(k), word);
+                k += 1;
+            }
+            return 0;
+        }
+        let mut k = 0;
+        while k < BLOCK as usize {
+            if at as u32 + k as u32 >= copy.len || to + k + 1 > end {
+                break;
+            }
+            let byte = core::ptr::read_volatile(copy.from.add(at + k));
+            core::ptr::write_volatile((to + k) as *mut u8, byte);
+            k += 1;
+        }
+    }
+    0
+}

@@ -1,0 +1,416 @@
+//! What becomes of the bytes that were handed over, and when. Pure: the time comes in as an
+//! argument.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::engine::message::{
+    Armed, Asked, Bounds, Lane, Note, Odd, Rest, Step, Verdict, is_interim, request_verdict,
+    response_verdict,
+};
+use crate::plan::exchange::Message;
+
+/// How much is kept, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of one connection.
+    pub connection: usize,
+    /// Of all together.
+    pub all: usize,
+    /// Of one message.
+    pub message: Bounds,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connection: 4 << 20, all: 64 << 20, message: Bounds::default() }
+    }
+}
+
+/// What has come of one direction of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// A message begins here.
+    pub begins: Option<Begins>,
+    /// The process that sends it.
+    pub pid: u32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A message that begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// A request, which says everything itself.
+    Request,
+    /// The response to such a request.
+    Response(Asked),
+}
+
+/// How much went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// So many bytes, at least one.
+    Some(usize),
+    /// Nothing fits now.
+    Full,
+    /// The other end is gone.
+    Gone,
+}
+
+/// Where connections go on.
+pub trait Exits {
+    /// Takes hold of a connection that something has come of, so that its server may close it.
+    /// False: it is gone.
+    fn open(&mut self, connection: u64, pid: u32) -> bool;
+    /// Sends some of these.
+    fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent;
+    /// Everything that shall be sent has been: the connection ends here.
+    fn finish(&mut self, connection: u64);
+    /// Cuts the connection.
+    fn reset(&mut self, connection: u64);
+    /// Nothing is held of it after so many bytes that came. `is_over`: the rest of it is of no
+    /// interest. False: more is on its way.
+    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool;
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Responses that each exchange means.
+    pub meant: BTreeMap<usize, u64>,
+    /// Messages that became what their edits ask for.
+    pub edited: u64,
+    /// Bodies that could not be patched.
+    pub unpatched: u64,
+    /// Connections that pass as they are, by reason.
+    pub odd: BTreeMap<Odd, u64>,
+    /// Connections that were let go because memory was short.
+    pub overrun: u64,
+    /// Connections that were cut because they took nothing and memory was short.
+    pub cut: u64,
+}
+
+/// Everything that is held.
+#[derive(Debug)]
+pub struct Desk {
+    armed: Arc<[Armed]>,
+    limits: Limits,
+    lines: BTreeMap<u64, Line>,
+    /// When the first bytes of each connection may go, in order.
+    due: BTreeSet<(u64, u64)>,
+    /// Connections that took less than there was.
+    full: BTreeSet<u64>,
+    held: usize,
+    tally: Tally,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Line {
+    lane: Lane,
+    message: Message,
+    asked: VecDeque<Asked>,
+    /// Bytes and when they may go. The times do not fall.
+    queue: VecDeque<(u64, Vec<u8>)>,
+    /// How much of the first entry has gone.
+    gone: usize,
+    queued: usize,
+    /// When bytes that come now may go.
+    until: u64,
+    taken: u64,
+}
+
+impl Line {
+    fn held(&self) -> usize {
+        self.queued + self.lane.kept()
+    }
+
+    fn front(&self) -> Option<u64> {
+        self.queue.front().map(|(due, _)| *due)
+    }
+}
+
+impl Desk {
+    /// An empty one, for these exchanges.
+    #[must_use]
+    pub fn new(armed: Arc<[Armed]>, limits: Limits) -> Self {
+        Self {
+            armed,
+            limits,
+            lines: BTreeMap::new(),
+            due: BTreeSet::new(),
+            full: BTreeSet::new(),
+            held: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Other exchanges from now on. What is under way goes on as it began.
+    pub fn arm(&mut self, armed: Arc<[Armed]>) {
+        self.armed = armed;
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How much is held, bytes.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many connections are here.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// When there is something to do next, nanoseconds.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.due.iter().find(|(_, id)| !self.full.contains(id)).map(|(due, _)| *due)
+    }
+
+    /// Connections that wait until they can be written to.
+    pub fn full(&self) -> impl Iterator<Item = u64> {
+        self.full.iter().copied()
+    }
+
+    /// Takes in what has come, and sends what may go.
+    pub fn take(&mut self, id: u64, arrival: Arrival, now: u64, exits: &mut impl Exits) {
+        let limits = self.limits;
+        if !self.lines.contains_key(&id) && !exits.open(id, arrival.pid) {
+            return;
+        }
+        let message = match arrival.begins {
+            Some(Begins::Request) => Message::Request,
+            Some(Begins::Response(_)) | None => Message::Response,
+        };
+        let line = self.lines.entry(id).or_insert_with(|| Line {
+            lane: Lane::new(message, limits.message).without_end(),
+            message,
+            asked: VecDeque::new(),
+            queue: VecDeque::new(),
+            gone: 0,
+            queued: 0,
+            until: 0,
+            taken: 0,
+        });
+        line.taken += arrival.bytes.len() as u64;
+        let before = line.held();
+        let mut out = Vec::new();
+        if let Some(Begins::Response(asked)) = arrival.begins {
+            line.asked.push_back(asked);
+            if line.asked.len() > limits.message.requests {
+                line.lane.pass(Odd::LostTrack, &mut out);
+            }
+        }
+        let Line { lane, message, asked, .. } = line;
+        let armed = &self.armed;
+        let mut judge = |head: &_, out: &mut Vec<Step>| {
+            if *message == Message::Request {
+                return request_verdict(armed, head, out);
+            }
+            if is_interim(head) {
+                return Verdict::interim();
+            }
+            match asked.pop_front() {
+                Some(asked) => response_verdict(armed, head, &asked, out),
+                None => Verdict::odd(Odd::LostTrack),
+            }
+        };
+        lane.feed(&arrival.bytes, &mut judge, &mut out);
+        self.held -= before;
+        self.put(id, out, now, exits);
+        self.bound(id, now, exits);
+        self.send(id, now, exits);
+    }
+
+    /// Sends what may go by now.
+    pub fn release(&mut self, now: u64, exits: &mut impl Exits) {
+        let ready: Vec<u64> =
+            self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
+        for id in ready.into_iter().filter(|id| !self.full.contains(id)).collect::<Vec<_>>() {
+            self.send(id, now, exits);
+        }
+    }
+
+    /// A connection can be written to again.
+    pub fn writable(&mut self, id: u64, now: u64, exits: &mut impl Exits) {
+        self.full.remove(&id);
+        self.send(id, now, exits);
+    }
+
+    /// The experiments are over: everything goes, as it is.
+    pub fn let_go(&mut self, now: u64, exits: &mut impl Exits) {
+        self.armed = Arc::new([]);
+        let all: Vec<u64> = self.lines.keys().copied().collect();
+        for id in all {
+            self.free(id, now, exits);
+            self.send(id, now, exits);
+        }
+    }
+
+    /// Cuts every connection of which something is held: it will not be sent.
+    pub fn cut(&mut self, exits: &mut impl Exits) {
+        let all: Vec<u64> = self.lines.iter().filter(|(_, l)| l.held() > 0).map(|l| *l.0).collect();
+        for id in all {
+            self.tally.cut += 1;
+            exits.reset(id);
+            self.forget(id);
+        }
+    }
+
+    /// The connection is gone; so is what is held of it.
+    pub fn forget(&mut self, id: u64) {
+        if let Some(line) = self.lines.remove(&id) {
+            self.held -= line.held();
+            self.full.remove(&id);
+            if let Some(due) = line.front() {
+                self.due.remove(&(due, id));
+            }
+        }
+    }
+
+    /// Queues what a lane has put out. The line's share of what is held has been taken off.
+    fn put(&mut self, id: u64, steps: Vec<Step>, now: u64, exits: &mut impl Exits) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        let (front, mut is_cut) = (line.front(), false);
+        for step in steps {
+            match step {
+                Step::Bytes(bytes) => {
+                    line.queued += bytes.len();
+                    line.queue.push_back((line.until, bytes));
+                }
+                Step::Wait(time) => {
+                    let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+                    line.until = line.until.max(now.saturating_add(time));
+                }
+                Step::Abort => {
+                    // What was said before it is lost with the connection, as in a real cut.
+                    is_cut = true;
+                    exits.reset(id);
+                }
+                Step::Note(note) => self.tally.note(note),
+            }
+        }
+        self.held += line.held();
+        let after = line.front();
+        if front != after {
+            front.map(|due| self.due.remove(&(due, id)));
+            after.map(|due| self.due.insert((due, id)));
+        }
+        if is_cut {
+            self.forget(id);
+        }
+    }
+
+    /// Lets a connection go that has too much, or that comes where all together have too much.
+    fn bound(&mut self, id: u64, now: u64, exits: &mut impl Exits) {
+        if !self.is_too_much(id) {
+            return;
+        }
+        self.tally.overrun += 1;
+        self.free(id, now, exits);
+        self.send(id, now, exits);
+        // Who does not take what is there keeps the memory.
+        if self.full.contains(&id) && self.is_too_much(id) {
+            self.tally.cut += 1;
+            exits.reset(id);
+            self.forget(id);
+        }
+    }
+
+    fn is_too_much(&self, id: u64) -> bool {
+        let own = self.lines.get(&id).map_or(0, Line::held);
+        own > self.limits.connection || (own > 0 && self.held > self.limits.all)
+    }
+
+    /// Nothing of it waits or is edited any more.
+    fn free(&mut self, id: u64, now: u64, exits: &mut impl Exits) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        let before = line.held();
+        if let Some(due) = line.front() {
+            self.due.remove(&(due, id));
+        }
+        let mut out = Vec::new();
+        line.lane.pass(Odd::LetGo, &mut out);
+        line.until = 0;
+        line.queue.iter_mut().for_each(|(due, _)| *due = 0);
+        if let Some(due) = line.front() {
+            self.due.insert((due, id));
+        }
+        self.held -= before;
+        self.put(id, out, now, exits);
+    }
+
+    fn send(&mut self, id: u64, now: u64, exits: &mut impl Exits) {
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        if self.full.contains(&id) {
+            return;
+        }
+        let before = line.front();
+        self.held -= line.held();
+        let mut is_gone = false;
+        while let Some((due, bytes)) = line.queue.front()
+            && *due <= now
+        {
+            match exits.send(id, &bytes[line.gone..]) {
+                Sent::Some(n) => {
+                    line.gone += n;
+                    line.queued -= n;
+                    if line.gone >= bytes.len() {
+                        line.gone = 0;
+                        line.queue.pop_front();
+                    }
+                }
+                Sent::Full => {
+                    self.full.insert(id);
+                    break;
+                }
+                Sent::Gone => {
+                    is_gone = true;
+                    break;
+                }
+            }
+        }
+        self.held += line.held();
+        let after = line.front();
+        if before != after {
+            before.map(|due| self.due.remove(&(due, id)));
+            after.map(|due| self.due.insert((due, id)));
+        }
+        let is_idle = after.is_none();
+        let is_done = match line.lane.rest() {
+            _ if is_gone => true,
+            Rest::Between if is_idle && line.asked.is_empty() => {
+                exits.drained(id, line.taken, false)
+            }
+            Rest::Passes if is_idle => exits.drained(id, line.taken, true),
+            Rest::Goes if is_idle => {
+                exits.finish(id);
+                true
+            }
+            _ => false,
+        };
+        if is_done {
+            self.forget(id);
+        }
+    }
+}
+
+impl Tally {
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Meant(i) => *self.meant.entry(i).or_default() += 1,
+            Note::Edited => self.edited += 1,
+            Note::Unpatched(_) => self.unpatched += 1,
+            Note::MethodStays => {}
+            Note::Odd(odd) => *self.odd.entry(odd).or_default() += 1,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The thread of the detour.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+
+use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent, Tally};
+use super::frame::{Broken, Frames};
+use super::poll::{Poll, Wake};
+use crate::engine::line::monotonic_ns;
+use crate::engine::message::Armed;
+
+/// What the thread asks of the kernel's side.
+pub trait Source: Send {
+    /// Where a connection's bytes go on: a descriptor of ours for the socket that they come from.
+    /// What is written there is not handed over again. Asked for when the first bytes come, so that
+    /// the server may close its own.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn exit(&mut self, connection: u64, pid: u32) -> io::Result<OwnedFd>;
+
+    /// Nothing is held of this connection, of which `taken` bytes have come since it was first
+    /// handed over. True: none is on its way, and what follows goes directly, for ever where
+    /// `is_over`. False: more has been handed over.
+    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool;
+
+    /// What the kernel's word about a message that begins means; it is never 0.
+    fn begins(&self, word: u64) -> Begins;
+}
+
+/// How the detour is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What was counted.
+    pub tally: Tally,
+    /// Bytes that are held.
+    pub held: usize,
+    /// Connections that are held.
+    pub connections: usize,
+    /// The kernel's words could not be understood, and nothing is taken in any more.
+    pub is_broken: bool,
+}
+
+enum Command {
+    Arm(Arc<[Armed]>),
+    LetGo,
+    Report(Sender<Report>),
+}
+
+/// The detour at work. Dropping it lets everything go that is held.
+#[derive(Debug)]
+pub struct Detour {
+    sender: Option<Sender<Command>>,
+    wake: Wake,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Detour {
+    /// Starts the thread, which takes [`super::frame`]s from `input`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn start(input: OwnedFd, source: Box<dyn Source>, limits: Limits) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let wake = Wake::new(&poll, WAKE)?;
+        poll.watch(input.as_raw_fd(), INPUT, libc::EPOLLIN)?;
+        let (sender, receiver) = channel();
+        let worker = Worker {
+            receiver,
+            wake: wake.twin()?,
+            input: Some(input),
+            frames: Frames::default(),
+            desk: Desk::new(Arc::new([]), limits),
+            sockets: Sockets { source, poll, open: BTreeMap::new() },
+            is_broken: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("kfault-detour".into())
+            .stack_size(1 << 20)
+            .spawn(move || worker.run())?;
+        Ok(Self { sender: Some(sender), wake, thread: Some(thread) })
+    }
+
+    /// Acts for these exchanges from now on, in this order.
+    pub fn arm(&self, armed: Arc<[Armed]>) {
+        self.tell(Command::Arm(armed));
+    }
+
+    /// Lets everything go as it is; nothing is edited until it is armed again.
+    pub fn let_go(&self) {
+        self.tell(Command::LetGo);
+    }
+
+    /// How it is doing; `None` when the thread has ended.
+    #[must_use]
+    pub fn report(&self) -> Option<Report> {
+        let (sender, receiver) = channel();
+        self.tell(Command::Report(sender));
+        receiver.recv().ok()
+    }
+
+    fn tell(&self, command: Command) {
+        if let Some(sender) = &self.sender {
+            let _ = sender.send(command);
+        }
+        self.wake.now();
+    }
+}
+
+impl Drop for Detour {
+    fn drop(&mut self) {
+        // The thread must find the sender gone when it is woken for the last time.
+        self.sender = None;
+        self.wake.now();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the detour has panicked");
+        }
+    }
+}
+
+const WAKE: u64 = u64::MAX - 1;
+const INPUT: u64 = u64::MAX - 2;
+/// Bytes that are taken in at a time.
+const AT_A_TIME: usize = 256 << 10;
+
+struct Worker {
+    receiver: Receiver<Command>,
+    wake: Wake,
+    input: Option<OwnedFd>,
+    frames: Frames,
+    desk: Desk,
+    sockets: Sockets,
+    is_broken: bool,
+}
+
+impl Worker {
+    fn run(mut self) {
+        // SAFETY: plain call. Timers of this thread fire on time, not up to 50 µs later.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+        let mut buffer = vec![0; AT_A_TIME];
+        loop {
+            self.desk.release(monotonic_ns(), &mut self.sockets);
+            for id in self.sockets.poll.wait(self.desk.next_due()) {
+                match id {
+                    WAKE => {
+                        if !self.commands() {
+                            return self.end(&mut buffer);
+                        }
+                    }
+                    INPUT => self.read(&mut buffer),
+                    id => {
+                        self.sockets.stop_waiting(id);
+                        self.desk.writable(id, monotonic_ns(), &mut self.sockets);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything goes. Who does not take it within a second is cut off, so that nobody takes what
+    /// there is of a message for the whole of it.
+    fn end(mut self, buffer: &mut [u8]) {
+        const PATIENCE_NS: u64 = 1_000_000_000;
+        let until = monotonic_ns() + PATIENCE_NS;
+        // What has been handed over is ours.
+        self.read(buffer);
+        self.desk.let_go(monotonic_ns(), &mut self.sockets);
+        if let Some(input) = self.input.take() {
+            self.sockets.poll.leave(input.as_raw_fd());
+        }
+        while self.desk.full().next().is_some() && monotonic_ns() < until {
+            for id in self.sockets.poll.wait(Some(until)) {
+                self.sockets.stop_waiting(id);
+                self.desk.writable(id, monotonic_ns(), &mut self.sockets);
+            }
+        }
+        self.desk.cut(&mut self.sockets);
+    }
+
+    /// False when nobody is left to send any.
+    fn commands(&mut self) -> bool {
+        self.wake.heard();
+        loop {
+            match self.receiver.try_recv() {
+                Ok(Command::Arm(armed)) => self.desk.arm(armed),
+                Ok(Command::LetGo) => self.desk.let_go(monotonic_ns(), &mut self.sockets),
+                Ok(Command::Report(sender)) => {
+                    let _ = sender.send(Report {
+                        tally: self.desk.tally().clone(),
+                        held: self.desk.held(),
+                        connections: self.desk.connections(),
+                        is_broken: self.is_broken,
+                    });
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) {
+        let Some(input) = self.input.as_ref().map(AsRawFd::as_raw_fd) else { return };
+        // SAFETY: a valid descriptor, and as many bytes as the buffer holds.
+        let read = unsafe {
+            let buffer = (buffer.as_mut_ptr().cast(), buffer.len());
+            libc::recv(input, buffer.0, buffer.1, libc::MSG_DONTWAIT)
+        };
+        let is_over = match usize::try_from(read) {
+            Ok(0) => true,
+            Ok(read) => self.take(&buffer[..read]).is_err(),
+            Err(_) => {
+                let error = io::Error::last_os_error().kind();
+                !matches!(error, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+            }
+        };
+        if is_over {
+            tracing::error!("the detour takes nothing in any more; what it holds goes as it is");
+            self.sockets.poll.leave(input);
+            self.input = None;
+            self.is_broken = true;
+            self.desk.let_go(monotonic_ns(), &mut self.sockets);
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+        let now = monotonic_ns();
+        while let Some(run) = self.frames.next(&mut bytes)? {
+            let begins = (run.begins != 0).then(|| self.sockets.source.begins(run.begins));
+            let arrival = Arrival { begins, pid: run.pid, bytes: run.bytes.to_vec() };
+            self.desk.take(run.connection, arrival, now, &mut self.sockets);
+        }
+        Ok(())
+    }
+}
+
+/// The sockets that bytes go on through.
+struct Sockets {
+    source: Box<dyn Source>,
+    poll: Poll,
+    open: BTreeMap<u64, OwnedFd>,
+}
+
+impl Sockets {
+    fn stop_waiting(&self, connection: u64) {
+        if let Some(fd) = self.open.get(&connection) {
+            self.poll.leave(fd.as_raw_fd());
+        }
+    }
+
+    fn close(&mut self, connection: u64) -> Option<OwnedFd> {
+        // The server has it open as well, so that closing is not leaving.
+        self.stop_waiting(connection);
+        self.open.remove(&connection)
+    }
+}
+
+impl Exits for Sockets {
+    fn open(&mut self, connection: u64, pid: u32) -> bool {
+        match self.source.exit(connection, pid) {
+            Ok(fd) => {
+                self.open.insert(connection, fd);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(connection, %error, "a connection is gone before its bytes");
+                false
+            }
+        }
+    }
+
+    fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent {
+        let Some(fd) = self.open.get(&connection).map(AsRawFd::as_raw_fd) else {
+            return Sent::Gone;
+        };
+        loop {
+            // The flags are those of this call: the socket's own are the server's.
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: a valid descriptor, and as many bytes as the slice holds.
+            let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
+            if let Ok(sent) = usize::try_from(sent) {
+                return Sent::Some(sent);
+            }
+            match io::Error::last_os_error().kind() {
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::WouldBlock
+                    if self.poll.watch(fd, connection, libc::EPOLLOUT).is_ok() =>
+                {
+                    return Sent::Full;
+                }
+                _ => {
+                    self.close(connection);
+                    return Sent::Gone;
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, connection: u64) {
+        if let Some(fd) = self.close(connection) {
+            // SAFETY: a valid descriptor. The server goes on writing to nobody.
+            unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
+        }
+    }
+
+    fn reset(&mut self, connection: u64) {
+        let Some(fd) = self.close(connection) else { return };
+        let nobody =
+            libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: a valid descriptor and an address of this length. Connecting to nobody resets a
+        // connection, whoever else has it open; where that is not possible it is shut down.
+        unsafe {
+            if libc::connect(fd.as_raw_fd(), &raw const nobody, length) != 0 {
+                libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR);
+            }
+        }
+    }
+
+    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool {
+        let is_done = self.source.drained(connection, taken, is_over);
+        if is_done {
+            self.close(connection);
+        }
+        is_done
+    }
+}

@@ -1,0 +1,265 @@
+//! Exchanges on this host: which devices are watched, and what their connections are subject to.
+//!
+//! Owns the BPF object of HTTP faults, which is there only while an exchange is. Nothing is pinned:
+//! connections leave the socket map with the object, and are plain again.
+
+mod object;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use chaos_abi::http::{HttpCounters, HttpSlot, slot_flag};
+use chaos_abi::limit;
+
+use self::object::Object;
+use super::bpf::Kind;
+use super::device::{Attached, Open};
+use super::error::EngineError;
+use super::journal;
+use crate::plan::Device;
+use crate::plan::exchange::{Exchange, Sockets};
+use crate::plan::reach;
+
+/// How long a response whose old body is still being sent is waited for, before its connection
+/// becomes plain again.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an exchange did so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExchangeReport {
+    /// The exchange's id.
+    pub id: String,
+    /// False when its target has vanished.
+    pub is_alive: bool,
+    /// Its counters, summed over CPUs.
+    pub counters: HttpCounters,
+}
+
+/// A device whose arriving packets are looked at.
+struct Hook {
+    slot: u32,
+    open: Open,
+    attached: Attached,
+    _entry: OwnedFd,
+    /// Exchanges by id.
+    exchanges: BTreeSet<String>,
+}
+
+struct Begun {
+    index: u32,
+    exchange: Exchange,
+}
+
+/// The exchanges of this host.
+#[derive(Default)]
+pub struct Exchanges {
+    object: Option<Object>,
+    begun: BTreeMap<String, Begun>,
+    hooks: BTreeMap<Device, Hook>,
+    /// Until when exchanges act without another beat.
+    until_ns: u64,
+}
+
+impl Exchanges {
+    /// Lets an exchange act until `deadline_ns`.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] for what this version or kernel cannot do.
+    pub fn begin(&mut self, exchange: &Exchange, deadline_ns: u64) -> Result<(), EngineError> {
+        if let Some(beyond) = reach::refused(exchange) {
+            return Err(EngineError::Unsupported {
+                mechanism: "http exchanges",
+                reason: format!(
+                    "{}: {}: not supported by this version: {}",
+                    exchange.experiment, beyond.field, beyond.reason
+                ),
+                way_out: "change the field, or leave the experiment out",
+            });
+        }
+        let taken: BTreeSet<u32> = self.begun.values().map(|one| one.index).collect();
+        let index = (0..limit::EXCHANGES).find(|index| !taken.contains(index));
+        let full = |reason: String| EngineError::Unsupported {
+            mechanism: "http exchanges",
+            reason,
+            way_out: "run fewer HTTP experiments at a time",
+        };
+        let most = limit::EXCHANGES;
+        let index = index.ok_or_else(|| full(format!("this host has {most} of them already")))?;
+        let devices = devices(&exchange.sockets);
+        let per_device = limit::EXCHANGES_PER_DEVICE;
+        for device in &devices {
+            if self.hooks.get(device).is_some_and(|hook| hook.exchanges.len() >= per_device) {
+                let name = &device.name;
+                return Err(full(format!(
+                    "{name} of {} has {per_device} already",
+                    exchange.target
+                )));
+            }
+        }
+        if self.object.is_none() {
+            let mut object = Object::load()?;
+            object.set_heartbeat(self.until_ns)?;
+            self.object = Some(object);
+        }
+        let begun = Begun { index, exchange: exchange.clone() };
+        self.begun.insert(exchange.id.clone(), begun);
+        let result = self.install(exchange, index, deadline_ns, &devices);
+        if result.is_err()
+            && let Err(error) = self.end(&exchange.id)
+        {
+            tracing::error!(%error, "an exchange that could not begin is not gone either");
+        }
+        result
+    }
+
+    fn install(
+        &mut self,
+        exchange: &Exchange,
+        index: u32,
+        deadline_ns: u64,
+        devices: &[Device],
+    ) -> Result<(), EngineError> {
+        let wire = wire::wire(exchange, deadline_ns);
+        self.loaded()?.set_rule(index, *wire.rule, &wire.tail)?;
+        for device in devices {
+            if !self.hooks.contains_key(device) {
+                let hook = self.hook(device)?;
+                self.hooks.insert(device.clone(), hook);
+            }
+            if let Some(hook) = self.hooks.get_mut(device) {
+                hook.exchanges.insert(exchange.id.clone());
+            }
+            self.arm(device)?;
+        }
+        Ok(())
+    }
+
+    fn loaded(&mut self) -> Result<&mut Object, EngineError> {
+        let missing = || EngineError::bpf("use the BPF object of HTTP faults", "it is not loaded");
+        self.object.as_mut().ok_or_else(missing)
+    }
+
+    fn hook(&mut self, device: &Device) -> Result<Hook, EngineError> {
+        let taken: BTreeSet<u32> = self.hooks.values().map(|hook| hook.slot).collect();
+        let slot = (0..limit::HTTP_SLOTS).find(|slot| !taken.contains(slot));
+        let slot = slot.ok_or_else(|| EngineError::Unsupported {
+            mechanism: "http exchanges",
+            reason: format!("{} devices are watched already", limit::HTTP_SLOTS),
+            way_out: "run fewer HTTP experiments at a time",
+        })?;
+        let open = Open::new(device)?;
+        let object = self.loaded()?;
+        object.set_slot(slot, HttpSlot::IDLE)?;
+        let entry = object.entry(slot)?;
+        let attached = open.attach(Kind::HttpIngress, &entry)?;
+        Ok(Hook { slot, open, attached, _entry: entry, exchanges: BTreeSet::new() })
+    }
+
+    /// Writes what a device knows: the moment at which exchanges begin and end there.
+    fn arm(&mut self, device: &Device) -> Result<(), EngineError> {
+        let Some(hook) = self.hooks.get(device) else { return Ok(()) };
+        let mut slot = HttpSlot { link_header: hook.open.link_header, ..HttpSlot::IDLE };
+        let here = hook.exchanges.iter().filter_map(|id| self.begun.get(id));
+        for (place, one) in slot.exchanges.iter_mut().zip(here) {
+            *place = one.index;
+            slot.count += 1;
+            if one.exchange.sockets.cgroup.is_some() {
+                slot.flags |= slot_flag::CGROUPS;
+            }
+        }
+        let number = hook.slot;
+        self.loaded()?.set_slot(number, slot)
+    }
+
+    /// Ends an exchange. With the last one, connections become plain again; those that are in the
+    /// middle of a replaced body are waited for.
+    ///
+    /// # Errors
+    /// The first failure, after all has been tried.
+    pub fn end(&mut self, id: &str) -> Result<(), EngineError> {
+        let Some(Begun { index, .. }) = self.begun.remove(id) else { return Ok(()) };
+        let mut first = None;
+        let mut tried = |result: Result<(), EngineError>| match result {
+            Ok(()) | Err(EngineError::Gone { .. }) => {}
+            Err(error) => drop(first.get_or_insert(error)),
+        };
+        tried(self.loaded().and_then(|object| object.clear_rule(index)));
+        let devices: Vec<Device> = self.hooks.keys().cloned().collect();
+        for device in devices {
+            let Some(hook) = self.hooks.get_mut(&device) else { continue };
+            if !hook.exchanges.remove(id) {
+                continue;
+            }
+            let is_last = hook.exchanges.is_empty();
+            tried(self.arm(&device));
+            if is_last && let Some(hook) = self.hooks.remove(&device) {
+                tried(unhook(&device, hook));
+            }
+        }
+        if self.begun.is_empty() {
+            self.settle();
+            self.object = None;
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    fn settle(&self) {
+        let end = Instant::now() + PATIENCE;
+        let is_busy = |object: &Object| object.unfinished().is_ok_and(|left| left > 0);
+        while self.object.as_ref().is_some_and(is_busy) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Lets exchanges act until `until_ns`.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn beat(&mut self, until_ns: u64) -> Result<(), EngineError> {
+        self.until_ns = until_ns;
+        self.object.as_mut().map_or(Ok(()), |object| object.set_heartbeat(until_ns))
+    }
+
+    /// What has become of an exchange.
+    #[must_use]
+    pub fn report(&self, id: &str) -> ExchangeReport {
+        let mut report = ExchangeReport { id: id.to_owned(), ..ExchangeReport::default() };
+        if let (Some(begun), Some(object)) = (self.begun.get(id), &self.object) {
+            report.is_alive = super::netns::inode(begun.exchange.sockets.netns.as_ref())
+                .is_ok_and(|inode| inode == begun.exchange.sockets.inode);
+            report.counters = object.counters(begun.index).unwrap_or_default();
+        }
+        report
+    }
+}
+
+fn unhook(device: &Device, hook: Hook) -> Result<(), EngineError> {
+    let Hook { open, attached, .. } = hook;
+    let ifindex = open.ifindex;
+    if open.detach(Kind::HttpIngress, attached)? {
+        return journal::forget(device, ifindex);
+    }
+    Ok(())
+}
+
+/// Where requests to these sockets arrive. What a namespace of its own says to itself stays between
+/// its processes; a cgroup on a shared network is also asked through loopback.
+fn devices(sockets: &Sockets) -> Vec<Device> {
+    let is_meant = |name: &&String| sockets.cgroup.is_some() || name.as_str() != "lo";
+    let device = |name: &String| Device {
+        netns: sockets.netns.clone(),
+        inode: sockets.inode,
+        name: name.clone(),
+    };
+    sockets.devices.iter().filter(is_meant).map(device).collect()
+}
+
+/// Loads the object, as the first exchange would; says what it costs.
+///
+/// # Errors
+/// See [`Exchanges::begin`].
+pub(super) fn probe() -> Result<Vec<(&'static str, Option<u32>)>, EngineError> {
+    Object::load().map(|object| object.programs())
+}

@@ -1,0 +1,214 @@
+//! The loaded BPF object of HTTP faults.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, SockHash};
+use aya::programs::{Program, SchedClassifier, SkMsg};
+use aya::util::nr_cpus;
+use aya::{Ebpf, EbpfLoader};
+use chaos_abi::Shared;
+use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
+use chaos_abi::limit::HTTP_TAIL;
+
+use crate::engine::bpf::{self, Kind};
+use crate::engine::error::EngineError;
+use crate::engine::object::Pod;
+
+static BYTES: &[u8] = aya::include_bytes_aligned!(env!("KFAULT_BPF_HTTP_OBJECT"));
+
+/// The entry programs jump through this.
+const TABLE: &str = "TO_HTTP_REQUEST";
+
+/// The loaded object. Its sockets leave the socket map when it is dropped.
+pub struct Object {
+    ebpf: Ebpf,
+    table: OwnedFd,
+}
+
+fn missing(what: &str) -> EngineError {
+    EngineError::bpf(format!("find {what}"), "missing from the object")
+}
+
+fn map_error(name: &'static str) -> impl FnOnce(MapError) -> EngineError {
+    move |error| EngineError::bpf(format!("use the map {name}"), error)
+}
+
+impl Object {
+    /// Makes the maps and loads both programs; the response side acts on every socket that joins.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where the kernel is too old, else what it says.
+    pub fn load() -> Result<Self, EngineError> {
+        let mut loader = EbpfLoader::new();
+        // Nothing in the object needs the kernel's types, which would cost memory.
+        loader.btf(None);
+        let mut ebpf = loader.load(BYTES).map_err(too_old)?;
+        let request = {
+            let program =
+                ebpf.program_mut("http_request").ok_or_else(|| missing("http_request"))?;
+            let Program::SchedClassifier(program) = program else {
+                return Err(missing("http_request"));
+            };
+            SchedClassifier::load(program).map_err(too_old)?;
+            program.fd().map_err(too_old)?.try_clone().map_err(too_old)?
+        };
+        let map = ebpf.map_mut(TABLE).ok_or_else(|| missing(TABLE))?;
+        let mut array = ProgramArray::try_from(map).map_err(map_error(TABLE))?;
+        array.set(0, &request, 0).map_err(map_error(TABLE))?;
+        let Some(Map::ProgramArray(data)) = ebpf.map(TABLE) else { return Err(missing(TABLE)) };
+        let table = data
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| EngineError::os(format!("keep the map {TABLE}"), e))?;
+
+        let map = ebpf.map("SOCKETS").ok_or_else(|| missing("SOCKETS"))?;
+        let sockets: SockHash<&MapData, u64> =
+            SockHash::try_from(map).map_err(map_error("SOCKETS"))?;
+        let sockets = sockets.fd().try_clone().map_err(too_old)?;
+        let program = ebpf.program_mut("http_response").ok_or_else(|| missing("http_response"))?;
+        let Program::SkMsg(program) = program else { return Err(missing("http_response")) };
+        SkMsg::load(program).map_err(too_old)?;
+        program.attach(&sockets).map_err(too_old)?;
+        Ok(Self { ebpf, table })
+    }
+
+    /// Name and verified instructions of both programs.
+    #[must_use]
+    pub fn programs(&self) -> Vec<(&'static str, Option<u32>)> {
+        ["http_request", "http_response"]
+            .into_iter()
+            .map(|name| {
+                let info = match self.ebpf.program(name) {
+                    Some(Program::SchedClassifier(program)) => program.info().ok(),
+                    Some(Program::SkMsg(program)) => program.info().ok(),
+                    _ => None,
+                };
+                (name, info.and_then(|info| info.verified_instruction_count()))
+            })
+            .collect()
+    }
+
+    /// Loads the entry program of one device.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn entry(&self, slot: u32) -> Result<OwnedFd, EngineError> {
+        let table: BorrowedFd<'_> = self.table.as_fd();
+        bpf::load_entry(Kind::TcIngress, slot, table)
+            .map_err(|e| EngineError::os("load an entry program", e))
+    }
+
+    fn set<T: Shared>(
+        &mut self,
+        name: &'static str,
+        index: u32,
+        value: T,
+    ) -> Result<(), EngineError> {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+        let mut map: Array<&mut MapData, Pod<T>> = Array::try_from(map).map_err(map_error(name))?;
+        map.set(index, Pod(value), 0).map_err(map_error(name))
+    }
+
+    /// Writes the engine's heartbeat cell.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_heartbeat(&mut self, until_ns: u64) -> Result<(), EngineError> {
+        self.set("HEARTBEAT", 0, until_ns)
+    }
+
+    /// Writes what a device knows.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_slot(&mut self, index: u32, slot: HttpSlot) -> Result<(), EngineError> {
+        self.set("HTTP_SLOTS_MAP", index, slot)
+    }
+
+    /// Writes an exchange, with its counters at 0. It acts as soon as a slot names it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_rule(
+        &mut self,
+        index: u32,
+        rule: HttpRule,
+        tail: &[u8; HTTP_TAIL],
+    ) -> Result<(), EngineError> {
+        const COUNTERS: &str = "HTTP_COUNTERS";
+        let map = self.ebpf.map_mut(COUNTERS).ok_or_else(|| missing(COUNTERS))?;
+        let mut counters: PerCpuArray<&mut MapData, Pod<HttpCounters>> =
+            PerCpuArray::try_from(map).map_err(map_error(COUNTERS))?;
+        let cpus = nr_cpus().map_err(|(what, e)| EngineError::os(what, e))?;
+        let zeros = PerCpuValues::try_from(vec![Pod(HttpCounters::default()); cpus])
+            .map_err(|e| EngineError::os("count CPUs", e))?;
+        counters.set(index, zeros, 0).map_err(map_error(COUNTERS))?;
+        self.set("TAILS", index, *tail)?;
+        self.set("EXCHANGES_MAP", index, rule)
+    }
+
+    /// Lets an exchange end.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn clear_rule(&mut self, index: u32) -> Result<(), EngineError> {
+        self.set("EXCHANGES_MAP", index, HttpRule::NONE)
+    }
+
+    /// Counters of an exchange, summed over CPUs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn counters(&self, index: u32) -> Result<HttpCounters, EngineError> {
+        let all: Vec<HttpCounters> = self.per_cpu("HTTP_COUNTERS", index)?;
+        Ok(all.into_iter().fold(HttpCounters::default(), add))
+    }
+
+    /// Responses whose old body is still being thrown away.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn unfinished(&self) -> Result<u64, EngineError> {
+        let sum = |index| -> Result<u64, EngineError> {
+            let all: Vec<u64> = self.per_cpu("SWALLOWED", index)?;
+            Ok(all.into_iter().sum())
+        };
+        Ok(sum(0)?.saturating_sub(sum(1)?))
+    }
+
+    fn per_cpu<T: Shared>(&self, name: &'static str, index: u32) -> Result<Vec<T>, EngineError> {
+        let map = self.ebpf.map(name).ok_or_else(|| missing(name))?;
+        let map: PerCpuArray<&MapData, Pod<T>> =
+            PerCpuArray::try_from(map).map_err(map_error(name))?;
+        let values = map.get(&index, 0).map_err(map_error(name))?;
+        Ok(values.iter().map(|Pod(value)| *value).collect())
+    }
+}
+
+/// Destructured, so that a counter that is added to the ABI must be added here.
+fn add(a: HttpCounters, b: HttpCounters) -> HttpCounters {
+    let HttpCounters { seen, matched, acted, passed } = b;
+    let mut sum = HttpCounters {
+        seen: a.seen + seen,
+        matched: a.matched + matched,
+        acted: a.acted + acted,
+        passed: a.passed,
+    };
+    for (sum, more) in sum.passed.iter_mut().zip(passed) {
+        *sum += more;
+    }
+    sum
+}
+
+/// The programs need `bpf_loop`, which came with 5.17.
+fn too_old(error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    if bpf::has_helper(bpf::LOOP) {
+        return EngineError::bpf("load the BPF object of HTTP faults", error);
+    }
+    EngineError::Unsupported {
+        mechanism: "http exchanges",
+        reason: "this kernel has no bpf_loop (Linux 5.17)".into(),
+        way_out: "use Linux 5.17 or newer on the nodes of the targets",
+    }
+}

@@ -1,0 +1,15 @@
+//! HTTP messages that are late, changed, or cut off.
+//!
+//! Owns: the kind's fields, what is refused and warned of, and the lowering to exchanges. Refuses:
+//! reading or writing messages (that is `engine`'s).
+
+mod check;
+mod lower;
+mod spec;
+mod words;
+
+pub use lower::lower;
+pub use spec::{Actions, Extension, HttpChaos, Tls};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! HTTP faults of the example application.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::super::bench::{self, Bench};
+use super::{object, shop};
+
+/// Shorter than the page of the application.
+const BODY: &str = "{\"new\":true}";
+/// The same as a manifest writes it.
+const BASE64: &str = "eyJuZXciOnRydWV9";
+/// What the application answers otherwise.
+const PAGE: &str = "hello from the test application";
+
+/// What a pod sees of an address: the whole response.
+fn see(bench: &Bench<'_>, from: &shop::Pod, address: &str) -> Result<String> {
+    let url = bench::url(address);
+    shop::shell(bench, from, &format!("curl --silent --include --max-time 5 '{url}'"))
+}
+
+fn is_page(said: &str) -> bool {
+    said.starts_with("HTTP/1.1 200") && said.contains(PAGE)
+}
+
+fn is_replaced(said: &str) -> bool {
+    let length = format!("Content-Length: {}\r\n", BODY.len());
+    said.starts_with("HTTP/1.1 200") && said.ends_with(BODY) && said.contains(&length)
+}
+
+/// The walk-through of HTTPChaos: every replica's answers have another body while it runs.
+pub fn replaced_body(bench: &Bench<'_>) -> Result<()> {
+    let all = shop::app(bench, "myapp1")?;
+    let client = shop::app(bench, "myapp2")?.into_iter().next().context("a pod of myapp2")?;
+    ensure!(all.len() >= 2, "{} replicas of myapp1", all.len());
+    let service = bench.get(&["--namespace", shop::NAMESPACE, "service/myapp1"])?;
+    let service = service["spec"]["clusterIP"].as_str().context("a ClusterIP")?.to_owned();
+    ensure!(is_page(&see(bench, &client, &service)?), "the application does not answer");
+    let spec = json!({
+        "mode": "all", "selector": shop::selector("myapp1"), "target": "Response", "port": 80,
+        "replace": { "body": BASE64 }, "duration": "25s",
+    });
+    bench.apply(&object("HTTPChaos", "body", &spec))?;
+    bench.condition("httpchaos/body", "AllInjected")?;
+    for pod in &all {
+        let said = see(bench, &client, &pod.address)?;
+        ensure!(is_replaced(&said), "{} answers {said:?}", pod.name);
+    }
+    for _ in 0..4 {
+        let said = see(bench, &client, &service)?;
+        ensure!(is_replaced(&said), "the Service answers {said:?}");
+    }
+    // Nobody else serves anything else.
+    let said = see(bench, &all[0], &client.address)?;
+    ensure!(is_page(&said), "a pod that nobody selected answers {said:?}");
+    let status = bench.get(&["httpchaos/body"])?["status"].clone();
+    let records = status["experiment"]["containerRecords"].as_array().cloned().unwrap_or_default();
+    let is_injected = |record: &Value| record["phase"] == "Injected";
+    ensure!(records.len() == all.len() && records.iter().all(is_injected), "records: {records:?}");
+    bench.condition("httpchaos/body", "AllRecovered")?;
+    for pod in &all {
+        let said = see(bench, &client, &pod.address)?;
+        ensure!(is_page(&said), "{} answers {said:?} when it is over", pod.name);
+    }
+    bench.kubectl(&["delete", "httpchaos/body", "--timeout=10s"]).map(drop)
+}
+
+/// What is not there yet is said in the record, and can be deleted.
+pub fn unsupported(bench: &Bench<'_>) -> Result<()> {
+    let spec = json!({
+        "mode": "all", "selector": shop::selector("myapp1"), "target": "Request", "port": 80,
+        "replace": { "path": "/host" },
+    });
+    bench.apply(&object("HTTPChaos", "later", &spec))?;
+    bench.until("the records to say why nothing acts", || {
+        let status = bench.get(&["httpchaos/later"])?["status"].clone();
+        let text = status["experiment"]["containerRecords"].to_string();
+        Ok(text.contains("spec.target: not supported by this version"))
+    })?;
+    let client = shop::app(bench, "myapp2")?.into_iter().next().context("a pod of myapp2")?;
+    let server = shop::app(bench, "myapp1")?.into_iter().next().context("a pod of myapp1")?;
+    ensure!(is_page(&see(bench, &client, &server.address)?), "something acts");
+    bench.kubectl(&["delete", "httpchaos/later", "--timeout=10s"]).map(drop)
+}
