@@ -91,7 +91,9 @@ fn ask(listener: &TcpListener) -> io::Result<String> {
     }
     let mut buffer = [0; 512];
     client.write_all(b"GET / HTTP/1.1\r\nHost: trial\r\n\r\n")?;
-    let _ = server.read(&mut buffer)?;
+    if server.read(&mut buffer)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
     let length = client.read(&mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
