@@ -253,7 +253,7 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
             attached: true,
             note: "an object of its own, loaded with the first HTTP fault".to_owned(),
         })),
-        Err(error) if matches!(error, EngineError::Unsupported { .. }) => {}
+        Err(EngineError::Unsupported { .. }) => {}
         Err(error) => return Err(error),
     }
     Ok(reports)
