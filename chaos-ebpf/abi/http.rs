@@ -224,10 +224,10 @@ pub const fn together(name: u64, value: u64) -> u64 {
 
 const _: () = assert!(size_of::<HttpSlot>() == 16 + 4 * EXCHANGES_PER_DEVICE);
 const _: () = assert!(size_of::<Field>() == 8);
-const _: () = assert!(
-    size_of::<HttpRule>()
-        == 4 * 8 + 16 * HTTP_FIELDS + 8 * HTTP_DROPPED + 10 * 4 + HTTP_PATTERN + HTTP_STATUS
-);
+/// Bytes of a rule, without padding.
+const RULE: usize =
+    4 * 8 + 16 * HTTP_FIELDS + 8 * HTTP_DROPPED + 10 * 4 + HTTP_PATTERN + HTTP_STATUS;
+const _: () = assert!(size_of::<HttpRule>() == RULE);
 const _: () = assert!(size_of::<HttpCounters>() == 8 * (3 + passed::REASONS));
 
 // SAFETY: `repr(C)`, integers only, sizes asserted.

@@ -119,15 +119,9 @@ pub fn probe_all() -> Vec<Mechanism> {
         &["partition of units, cgroups, processes"],
         cgroup(&mut object, Kind::CgroupEgress),
     ));
-    found.push(mechanism("http exchanges", &HTTP, http()));
+    found.push(mechanism("http exchanges", &HTTP, http::probe()));
     found.extend(strains());
     found
-}
-
-fn http() -> Result<String, EngineError> {
-    http::probe().map(|programs| {
-        format!("{} programs verified; responses of servers, HTTP/1.0 and 1.1", programs.len())
-    })
 }
 
 fn loaded() -> Result<Object, EngineError> {
@@ -252,14 +246,14 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
             Err(error) => report.note = chain(&error),
         }
     }
-    match http::probe() {
+    match http::programs() {
         Ok(programs) => reports.extend(programs.into_iter().map(|(name, walked)| ProgramReport {
             name: name.to_owned(),
             verified_instructions: walked,
             attached: true,
             note: "an object of its own, loaded with the first HTTP fault".to_owned(),
         })),
-        Err(error) if matches!(error, EngineError::Unsupported { .. }) => {}
+        Err(EngineError::Unsupported { .. }) => {}
         Err(error) => return Err(error),
     }
     Ok(reports)

@@ -4,6 +4,7 @@
 //! connections leave the socket map with the object, and are plain again.
 
 mod object;
+mod trial;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -260,6 +261,14 @@ fn devices(sockets: &Sockets) -> Vec<Device> {
 ///
 /// # Errors
 /// See [`Exchanges::begin`].
-pub(super) fn probe() -> Result<Vec<(&'static str, Option<u32>)>, EngineError> {
+pub(super) fn programs() -> Result<Vec<(&'static str, Option<u32>)>, EngineError> {
     Object::load().map(|object| object.programs())
+}
+
+/// Lets an exchange act on a connection of our own.
+///
+/// # Errors
+/// See [`Exchanges::begin`], or that it did not act.
+pub(super) fn probe() -> Result<String, EngineError> {
+    trial::acts().map(|()| "responses of servers, HTTP/1.0 and 1.1".to_owned())
 }

@@ -1,0 +1,100 @@
+//! Whether it works here, tried on a connection of our own through the loopback device of a
+//! scratch namespace.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use super::Exchanges;
+use crate::engine::device;
+use crate::engine::error::EngineError;
+use crate::engine::line::monotonic_ns;
+use crate::engine::netlink::Rtnl;
+use crate::engine::netns;
+use crate::engine::probe::in_scratch;
+use crate::plan::Cgroup;
+use crate::plan::exchange::{Edit, Exchange, Matcher, Message, Replace, Role, Sockets};
+
+/// A status that nobody sends.
+const STATUS: u16 = 599;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Lets an exchange act on one response.
+///
+/// # Errors
+/// What the kernel says, or that the response came as it was sent.
+pub fn acts() -> Result<(), EngineError> {
+    in_scratch(|| {
+        let failed = |e| EngineError::os("try HTTP faults on a connection", e);
+        let lo = device::facts("lo").map_err(failed)?.ifindex;
+        Rtnl::open().and_then(|mut rtnl| rtnl.raise(lo, 65_536)).map_err(failed)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let mut exchanges = Exchanges::default();
+        exchanges.beat(u64::MAX)?;
+        let exchange = exchange(port).map_err(failed)?;
+        let deadline = monotonic_ns().saturating_add(60_000_000_000);
+        exchanges.begin(&exchange, deadline)?;
+        let said = ask(&listener).map_err(failed)?;
+        let counters = exchanges.report(&exchange.id).counters;
+        exchanges.end(&exchange.id)?;
+        if said.starts_with(&format!("HTTP/1.1 {STATUS}")) {
+            return Ok(());
+        }
+        let passed: u64 = counters.passed.iter().sum();
+        let why = format!(
+            "a response came as it was sent ({} requests seen, {} meant, {passed} passed): this \
+             kernel keeps nothing with its sockets, or does not let them into a socket map",
+            counters.seen, counters.matched
+        );
+        Err(failed(io::Error::other(why)))
+    })?
+}
+
+/// Of every socket, loopback included.
+fn exchange(port: u16) -> io::Result<Exchange> {
+    let file = "/proc/thread-self/ns/net";
+    let root = Cgroup { path: "/".into(), id: 1, level: 0 };
+    Ok(Exchange {
+        id: "trial".into(),
+        experiment: "trial".into(),
+        target: "trial".into(),
+        sockets: Sockets {
+            netns: file.into(),
+            inode: netns::inode(Path::new(file))?,
+            devices: vec!["lo".into()],
+            cgroup: Some(root),
+            holder: None,
+        },
+        role: Role::Server,
+        message: Message::Response,
+        port,
+        matcher: Matcher::default(),
+        edit: Edit {
+            replace: Replace { code: Some(STATUS), ..Replace::default() },
+            ..Edit::default()
+        },
+        describes: String::new(),
+        seed: 0,
+        duration: None,
+        dry_run: false,
+    })
+}
+
+fn ask(listener: &TcpListener) -> io::Result<String> {
+    let mut client = TcpStream::connect(listener.local_addr()?)?;
+    let (mut server, _) = listener.accept()?;
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
+    let mut buffer = [0; 512];
+    client.write_all(b"GET / HTTP/1.1\r\nHost: trial\r\n\r\n")?;
+    if server.read(&mut buffer)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    server.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+    let length = client.read(&mut buffer)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
