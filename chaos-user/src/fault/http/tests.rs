@@ -251,16 +251,16 @@ fn what_has_no_effect_is_said_and_left_out() {
 #[test]
 fn one_exchange_for_each_workload_of_this_host() {
     let Lowered { exchanges, warnings, rules, strains } =
-        lowered(&json!({ "kfault": { "role": "client" } }), &Options::default());
+        lowered(&json!({ "kfault": { "role": "server" } }), &Options::default());
     assert!(rules.is_empty() && strains.is_empty());
     let [exchange] = exchanges.as_slice() else { panic!("{exchanges:?}") };
     assert_eq!(exchange.id, "HTTPChaos/default/web/netns:web");
     assert_eq!(exchange.message, Message::Response);
-    assert_eq!((exchange.role, exchange.port), (Role::Client, 80));
+    assert_eq!((exchange.role, exchange.port), (Role::Server, 80));
     assert_eq!(exchange.sockets.devices, ["eth0", "lo"]);
     assert_eq!(
         exchange.describes,
-        "cut the connection of responses, on port 80 asked for by netns:web"
+        "cut the connection of responses, on port 80 served by netns:web"
     );
     // The other name of the same namespace.
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
