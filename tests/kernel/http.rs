@@ -318,10 +318,13 @@ fn a_connection_that_was_open_before_is_covered_and_goes_on_after() -> Result<Do
     Ok(Done::Kept)
 }
 
+/// A field of the matcher, its value, and requests with whether they are meant.
+type Case<'a> = (&'a str, serde_json::Value, &'a [(&'a str, bool)]);
+
 fn methods_headers_codes_and_patterns_tell_which_are_meant() -> Result<Done> {
     needs_http!();
     let post = "POST /a HTTP/1.1\r\nHost: p\r\nContent-Length: 5\r\n\r\nhello";
-    let cases: [(&str, serde_json::Value, &[(&str, bool)]); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("method", json!("POST"), &[(post, true), ("/a", false), (post, true)]),
         ("code", json!(404), &[("/missing", true), ("/a", false), ("/missing", true)]),
         ("request_headers", json!({"X-Ask": "yes"}), &[("/a", true), (post, false)]),
