@@ -137,7 +137,7 @@ fn what_comes_later_is_exit_3_in_these_words() {
 
 #[test]
 fn a_kind_that_comes_later_is_exit_3_whatever_its_spec_says() {
-    for kind in ["TimeChaos", "IOChaos", "DNSChaos", "Workflow"] {
+    for kind in ["TimeChaos", "IOChaos", "JVMChaos", "Workflow"] {
         let (code, lines, _) = explain(&LOSS.replace("NetworkChaos", kind));
         assert_eq!(code, 3, "{kind}: {lines:?}");
         assert_eq!(lines[0]["errors"][0]["field"], "kind");

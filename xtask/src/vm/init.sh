@@ -11,7 +11,20 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mkdir -p /run/netns /run/lock
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# Hosts with a kernel of that age mostly have the hybrid layout: controllers of v1, as systemd
+# mounts them, and v2 without any beside them. Newer ones have v2 alone.
+case "$(uname -r)" in
+5.10.*)
+    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+    for controllers in cpu,cpuacct memory pids blkio freezer; do
+        mkdir "/sys/fs/cgroup/$controllers"
+        mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$controllers"
+    done
+    mkdir /sys/fs/cgroup/unified
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+    ;;
+*) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+esac
 mount -t bpf bpf /sys/fs/bpf
 mount -t debugfs debugfs /sys/kernel/debug
 # debugfs mounts it below itself on first use; tools look for it here.
