@@ -62,7 +62,8 @@ fn too_old() -> Result<Option<String>> {
     let all = all["mechanisms"].as_array().cloned().unwrap_or_default();
     let http = all.iter().find(|one| one["name"] == "http exchanges").context("no such row")?;
     let reason = http["reason"].as_str().unwrap_or_default().to_owned();
-    let is_known = reason.contains("5.17") || reason.contains("keeps nothing with its sockets");
+    let known = ["bpf_loop", "add to a socket map", "keeps nothing with its sockets"];
+    let is_known = known.iter().any(|words| reason.contains(words));
     Ok((http["state"] != "works" && is_known).then_some(reason))
 }
 
@@ -79,7 +80,7 @@ pub(crate) use needs_http;
 /// On a kernel that is too old nothing is touched, and it is said why.
 fn an_old_kernel_is_refused_in_clear_words() -> Result<Done> {
     let reason = missing().and_then(|_| REFUSED.get().cloned().flatten()).unwrap_or_default();
-    if !reason.contains("5.17") {
+    if !reason.contains("bpf_loop") {
         return Ok(Done::Kept);
     }
     let net = Net::new()?;

@@ -203,6 +203,14 @@ fn add(a: HttpCounters, b: HttpCounters) -> HttpCounters {
 
 /// The programs need `bpf_loop`, which came with 5.17.
 fn too_old(error: impl std::error::Error + Send + Sync + 'static) -> EngineError {
+    // The verifier's words of kernels that took this right from packet programs.
+    if format!("{error:?}").contains("cannot update sockmap in this context") {
+        return EngineError::Unsupported {
+            mechanism: "http exchanges",
+            reason: "this kernel lets no packet program add to a socket map (seen on 7.3)".into(),
+            way_out: "use Linux 5.17 to 6.18 on the nodes of the targets",
+        };
+    }
     if bpf::has_helper(bpf::LOOP) {
         return EngineError::bpf("load the BPF object of HTTP faults", error);
     }
