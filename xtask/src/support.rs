@@ -1,5 +1,6 @@
 //! The support table: mechanism × kernel, made from what the kernel tests report.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
@@ -16,6 +17,26 @@ struct Cell {
     works: bool,
     /// The way packets were held, or why it does not work.
     why: String,
+    /// A test has failed, which is more than a kernel that cannot.
+    #[serde(skip)]
+    has_failed: bool,
+}
+
+impl Cell {
+    /// A test that failed decides, and what works decides over a kernel that cannot do all of it.
+    fn weight(&self) -> u32 {
+        if self.has_failed { 2 } else { u32::from(self.works) }
+    }
+
+    fn join(&mut self, other: Self) {
+        if self.works && other.works {
+            let ways = self.why.split(", ").chain(other.why.split(", "));
+            let ways: BTreeSet<&str> = ways.filter(|way| !way.is_empty()).collect();
+            self.why = ways.into_iter().collect::<Vec<_>>().join(", ");
+        } else if other.weight() > self.weight() {
+            *self = other;
+        }
+    }
 }
 
 /// One kernel.
@@ -69,12 +90,29 @@ impl Column {
         }
     }
 
+    /// Takes in what other tests came to on the same kernel.
+    pub fn join(&mut self, other: Self) {
+        if self.release.is_empty() {
+            self.release = other.release;
+        }
+        for (mechanism, cell) in other.cells {
+            match self.cells.entry(mechanism) {
+                Entry::Vacant(place) => drop(place.insert(cell)),
+                Entry::Occupied(mut known) => known.get_mut().join(cell),
+            }
+        }
+        self.skips.extend(other.skips);
+        self.failed.extend(other.failed);
+        self.summary = format!("{}; {}", self.summary, other.summary);
+    }
+
     fn take(&mut self, row: &Value) {
         let text = |key: &str| row[key].as_str().map(str::to_owned);
         let why = text("why").unwrap_or_default();
         if let Some(mechanism) = text("mechanism") {
             let works = row["state"] == "works";
-            self.cells.insert(mechanism, Cell { works, why });
+            let has_failed = row["state"] == "failed";
+            self.cells.insert(mechanism, Cell { works, why, has_failed });
         } else if let Some(test) = text("failed") {
             self.failed.push(test);
         } else if let Some(test) = text("skip") {
@@ -107,9 +145,9 @@ impl Support {
             for column in &self.columns {
                 row.push(match column.cells.get(mechanism) {
                     None => "not tested".to_owned(),
-                    Some(Cell { works: true, why }) if why.is_empty() => "works".to_owned(),
-                    Some(Cell { works: true, why }) => format!("works ({why})"),
-                    Some(Cell { works: false, why }) => {
+                    Some(Cell { works: true, why, .. }) if why.is_empty() => "works".to_owned(),
+                    Some(Cell { works: true, why, .. }) => format!("works ({why})"),
+                    Some(Cell { works: false, why, .. }) => {
                         let at = reasons.iter().position(|reason| reason == why);
                         let at = at.unwrap_or_else(|| {
                             reasons.push(why.clone());
@@ -215,7 +253,7 @@ mod tests {
              ##kfault-report {\"kernel\":\"6.1.0\"}\n\
              ##kfault-report {\"mechanism\":\"delay\",\"state\":\"works\",\"why\":\"fq\"}\n\
              ##kfault-report {\"failed\":\"is_silent\",\"why\":\"it is not\"}\n\
-             ##kfault-report {\"mechanism\":\"loss\",\"state\":\"missing\",\"why\":\"is_silent failed\"}",
+             ##kfault-report {\"mechanism\":\"loss\",\"state\":\"failed\",\"why\":\"is_silent failed\"}",
         );
         let column = Column::read("6.1", &said, false);
         assert_eq!(column.failed, ["is_silent"]);
@@ -223,6 +261,33 @@ mod tests {
         let table = Support { columns: vec![column] }.table();
         assert!(table.contains("| delay     | works (fq)"), "{table}");
         assert!(table.contains("missing [1]") && table.contains("[1] is_silent failed"), "{table}");
+    }
+
+    #[test]
+    fn parts_of_a_run_become_one_column() {
+        let part = |rows: &[(&str, &str, &str)]| {
+            let row = |(mechanism, state, why): &(&str, &str, &str)| {
+                let row = serde_json::json!({"mechanism": mechanism, "state": state, "why": why});
+                format!("{MARK}{row}")
+            };
+            Column::read("6.1", &rows.iter().map(row).collect::<Vec<_>>(), true)
+        };
+        let mut column = part(&[("delay", "works", "fq"), ("dns", "missing", "cannot")]);
+        column.join(part(&[
+            ("delay", "works", "line"),
+            ("dns", "works", ""),
+            ("rate", "works", ""),
+        ]));
+        let state = |column: &Column, of: &str| {
+            let cell = &column.cells[of];
+            (cell.works, cell.why.clone())
+        };
+        assert_eq!(state(&column, "delay"), (true, "fq, line".to_owned()));
+        assert_eq!(state(&column, "dns"), (true, String::new()));
+        assert_eq!(state(&column, "rate"), (true, String::new()));
+        column.join(part(&[("rate", "failed", "too slow")]));
+        column.join(part(&[("rate", "works", "")]));
+        assert_eq!(state(&column, "rate"), (false, "too slow".to_owned()));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn main(args: Args) -> Result<()> {
     let is_whole = kernel.is_empty() && filter.is_none();
     let all = || std::iter::once(NATIVE).chain(vm::KERNELS).map(str::to_owned).collect();
     let kernels: Vec<String> = if kernel.is_empty() { all() } else { kernel };
-    let job = |kernel: String| Job { is_smoke: ci && kernel != NATIVE && kernel != WHOLE, kernel };
+    let job = |kernel: String| Job::whole(&kernel, ci && kernel != NATIVE && kernel != WHOLE);
     let jobs = kernels.into_iter().map(job).collect();
     let mut failures = Failures::default();
     let mut notes = Vec::new();

@@ -18,6 +18,26 @@ pub struct Job {
     pub kernel: String,
     /// One check per mechanism instead of all.
     pub is_smoke: bool,
+    /// Which share of them, of how many, from 1.
+    pub part: (usize, usize),
+}
+
+/// How many shares a whole table has: two machines work at it, and one that hangs costs no more
+/// than its share.
+const PARTS: usize = 4;
+
+impl Job {
+    /// All tests of a tier.
+    pub fn whole(kernel: &str, is_smoke: bool) -> Self {
+        Self { kernel: kernel.to_owned(), is_smoke, part: (1, 1) }
+    }
+
+    /// The same in shares, where it takes long.
+    fn shares(self, is_long: bool) -> Vec<Self> {
+        let parts = if is_long { PARTS } else { 1 };
+        let share = |number| Self { part: (number, parts), kernel: self.kernel.clone(), ..self };
+        (1..=parts).map(share).collect()
+    }
 }
 
 /// How many of the slowest tests are named.
@@ -65,13 +85,19 @@ fn arguments(job: &Job, filter: Option<&str>) -> Vec<String> {
     if job.is_smoke {
         arguments.extend(["--tier".to_owned(), "smoke".to_owned()]);
     }
+    let (number, of) = job.part;
+    if of > 1 {
+        arguments.extend(["--part".to_owned(), format!("{number}/{of}")]);
+    }
     arguments.extend(filter.map(str::to_owned));
     arguments
 }
 
 fn title(job: &Job) -> String {
     let tier = if job.is_smoke { "one check per mechanism" } else { "all kernel tests" };
-    format!("{tier}, kernel {}", job.kernel)
+    let title = format!("{tier}, kernel {}", job.kernel);
+    let (number, of) = job.part;
+    if of > 1 { format!("{title}, part {number} of {of}") } else { title }
 }
 
 /// On this machine's own kernel.
@@ -90,10 +116,13 @@ pub fn natively(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column>
 /// processors, since they count instructions for time.
 pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result<Vec<Column>> {
     let order: Vec<String> = jobs.iter().map(|job| job.kernel.clone()).collect();
-    // The longest first.
-    let mut jobs = jobs;
-    jobs.sort_by_key(|job| job.is_smoke);
-    jobs.reverse();
+    let share = |job: Job| {
+        let is_long = !job.is_smoke && filter.is_none();
+        job.shares(is_long)
+    };
+    let mut jobs: Vec<Job> = jobs.into_iter().flat_map(share).collect();
+    // The longest first; the last is taken first.
+    jobs.sort_by_key(|job| !job.is_smoke);
     let lanes = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     let queue = Mutex::new(jobs);
     let done = Mutex::new(Vec::new());
@@ -112,7 +141,14 @@ pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result
         }
     });
     let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut columns = done.into_iter().collect::<Result<Vec<_>>>()?;
+    let mut columns: Vec<Column> = Vec::new();
+    for column in done {
+        let column = column?;
+        match columns.iter_mut().find(|known| known.kernel == column.kernel) {
+            Some(known) => known.join(column),
+            None => columns.push(column),
+        }
+    }
     columns.sort_by_key(|column| order.iter().position(|kernel| *kernel == column.kernel));
     Ok(columns)
 }
@@ -120,7 +156,7 @@ pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result
 fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
     let step = Step::start(title(job));
     let pace = Pace::start();
-    let minutes = if job.is_smoke { 30 } else { 60 };
+    let minutes = if job.is_smoke || job.part.1 > 1 { 30 } else { 60 };
     let outcome = vm::run(&vm::Job {
         kernel: job.kernel.clone(),
         files: vec![(tests.to_owned(), "kernel".to_owned())],
@@ -130,7 +166,7 @@ fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
         limits: vm::Limits {
             total: Duration::from_secs(minutes * 60),
             // Others may go first for minutes.
-            silence: Duration::from_secs(8 * 60),
+            silence: Duration::from_secs(6 * 60),
         },
         each: &|line| pace.hear(&step, &job.kernel, line),
     });
