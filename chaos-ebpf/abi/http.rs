@@ -49,6 +49,8 @@ pub struct HttpRule {
     pub method: u64,
     /// Hash of the path, where it has no wildcards.
     pub path: u64,
+    /// The response leaves so much later, nanoseconds.
+    pub delay_ns: u64,
     /// Headers that the request must have.
     pub request_headers: [Field; HTTP_FIELDS],
     /// Headers that the response must have.
@@ -97,7 +99,16 @@ pub mod rule_flag {
     pub const BODY: u32 = 1 << 3;
     /// Decide and count, change nothing.
     pub const DRY_RUN: u32 = 1 << 4;
+    /// Something of the response becomes another.
+    pub const EDIT: u32 = 1 << 5;
+    /// The request does not arrive, and its connection is reset.
+    pub const CUT: u32 = 1 << 6;
 }
+
+/// `tc_index` of a packet of a delayed response, whose `tstamp` says when it may leave.
+pub const LATE: u32 = 0xfa19;
+/// `tc_index` of a packet with a request that is cut.
+pub const CUT: u32 = 0xfa1a;
 
 /// Why an exchange that might have been meant was let through as it is.
 pub mod passed {
@@ -144,7 +155,7 @@ pub struct HttpCounters {
     pub seen: u64,
     /// Requests that are meant, as far as they tell.
     pub matched: u64,
-    /// Responses that something was done to.
+    /// Responses, or requests that are cut, that something was done to.
     pub acted: u64,
     /// What was let through, by [`passed`] reason.
     pub passed: [u64; passed::REASONS],
@@ -157,6 +168,7 @@ impl HttpRule {
         cgroup: 0,
         method: 0,
         path: 0,
+        delay_ns: 0,
         request_headers: [Field { hash: 0 }; HTTP_FIELDS],
         response_headers: [Field { hash: 0 }; HTTP_FIELDS],
         dropped: [0; HTTP_DROPPED],
@@ -226,7 +238,7 @@ const _: () = assert!(size_of::<HttpSlot>() == 16 + 4 * EXCHANGES_PER_DEVICE);
 const _: () = assert!(size_of::<Field>() == 8);
 /// Bytes of a rule, without padding.
 const RULE: usize =
-    4 * 8 + 16 * HTTP_FIELDS + 8 * HTTP_DROPPED + 10 * 4 + HTTP_PATTERN + HTTP_STATUS;
+    5 * 8 + 16 * HTTP_FIELDS + 8 * HTTP_DROPPED + 10 * 4 + HTTP_PATTERN + HTTP_STATUS;
 const _: () = assert!(size_of::<HttpRule>() == RULE);
 const _: () = assert!(size_of::<HttpCounters>() == 8 * (3 + passed::REASONS));
 

@@ -75,6 +75,9 @@ pub mod flag {
     pub const DRY_RUN: u32 = 1 << 3;
     /// DNS queries are answered as the `ANSWERS` map says.
     pub const ANSWER: u32 = 1 << 4;
+    /// Only packets that the programs of [`crate::http`] have marked: those of a late response wait
+    /// for their time, those of a cut request are refused.
+    pub const MARKED: u32 = 1 << 5;
 }
 
 const _: () = assert!(size_of::<Chance>() == 8);

@@ -7,7 +7,8 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use chaos_abi::counter::{Clocks, Counters, Memory, last};
 use chaos_abi::dns;
-use chaos_abi::limit::{COPIES, RULES_PER_SLOT};
+use chaos_abi::http::{CUT, LATE};
+use chaos_abi::limit::{COPIES, DELAY_NS, RULES_PER_SLOT};
 use chaos_abi::rule::{ALWAYS, Chance, Rule, flag};
 use chaos_abi::target::Slot;
 use chaos_abi::verdict::{decide, dice, stream, uniform};
@@ -41,6 +42,8 @@ pub fn decide_all(
     decision.own_stamp = stamp;
     decision.bytes = bytes;
     decision.wire = if segments > 1 { segments } else { 1 };
+    // SAFETY: the context is valid.
+    decision.mark = unsafe { (*skb).tc_index };
     let mut i = 0;
     while i < RULES_PER_SLOT {
         if i as u32 >= slot.rule_count || kfault_rule(slot.rules[i]) != FATE_PASS {
@@ -65,6 +68,9 @@ pub extern "C" fn kfault_rule(index: u32) -> u32 {
     };
     // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
     let decision = unsafe { &mut *decision };
+    if rule.flags & flag::MARKED != 0 && decision.mark != LATE && decision.mark != CUT {
+        return FATE_PASS;
+    }
     let answers = rule.flags & flag::ANSWER != 0;
     if answers && packet.port != dns::PORT || !target::admits(packet, rule.peers) {
         return FATE_PASS;
@@ -98,7 +104,8 @@ fn begin(decision: &mut Decision) -> bool {
     // TCP's own pacing survives: its stamp is the earliest time.
     let own = decision.own_stamp;
     decision.now = now;
-    decision.departure = if own > now && own - now < SANE_STAMP_NS { own } else { now };
+    let sane = if decision.mark == LATE { DELAY_NS } else { SANE_STAMP_NS };
+    decision.departure = if own > now && own - now <= sane { own } else { now };
     let fields = [
         (&raw mut decision.spread, 0),
         (&raw mut decision.copies, 0),
@@ -169,7 +176,10 @@ fn apply(rule: &Rule, index: u32, decision: &mut Decision) -> u32 {
 
     let mut fate = FATE_PASS;
     let mut injected = false;
-    if rule.flags & flag::PARTITION != 0 {
+    if rule.flags & flag::MARKED != 0 && decision.mark == CUT {
+        counters.refused += 1;
+        fate = FATE_REJECT;
+    } else if rule.flags & flag::PARTITION != 0 {
         counters.refused += 1;
         fate = if rule.flags & flag::REJECT != 0 { FATE_REJECT } else { FATE_LOST };
     } else if roll.decide(rule.loss, stream::LOSS, last::LOST) {
@@ -226,6 +236,13 @@ fn time(
     let start = decision.departure;
     let mut leave = start;
     let mut touched = false;
+    if rule.flags & flag::MARKED != 0 {
+        counters.delayed += 1;
+        touched = true;
+        if !dry {
+            decision.held = 1;
+        }
+    }
     if rule.rate != 0 {
         // As netem: a packet leaves when its last byte has been serialised.
         let begin = if clocks.rate_free_ns > leave { clocks.rate_free_ns } else { leave };

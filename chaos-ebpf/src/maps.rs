@@ -103,6 +103,9 @@ pub struct Decision {
     pub now: u64,
     /// When the packet leaves.
     pub departure: u64,
+    /// What the HTTP side has marked the packet as: `LATE` or `CUT` of
+    /// [`chaos_abi::http`], or something else.
+    pub mark: u32,
     /// Random bits for `bpf_set_hash`, 0 = leave the hash alone.
     pub spread: u32,
     /// Copies to add.

@@ -1,9 +1,9 @@
 //! Answers made out of the packet itself: a TCP reset, or ICMP "port unreachable". They tell the
 //! sender at once that its peer is not to be had, as `REJECT` of a packet filter does.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{__sk_buff, BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_clone_redirect, bpf_csum_diff, bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes,
     bpf_skb_load_bytes_relative, bpf_skb_store_bytes,
 };
 use chaos_abi::target::{Slot, flag};
@@ -42,6 +42,20 @@ pub fn refuse(skb: *mut __sk_buff, packet: &Packet, device: &Slot, way: u64) -> 
     send_back(skb, device, way)
 }
 
+/// Turns a TCP packet that has arrived over loopback into a reset of its receiver, which was about to
+/// take it: an answer to its sender would come without a route, as a martian. What the sender sends
+/// again finds nobody, and is answered by the stack. Nothing checks checksums there.
+#[inline(always)]
+pub fn reset_receiver(skb: *mut __sk_buff, packet: &Packet, device: &Slot) -> bool {
+    if packet.protocol != TCP || packet.transport == 0 {
+        return false;
+    }
+    let flags = [RST | ACK];
+    let at = device.link_header + packet.transport + 13;
+    // SAFETY: one byte is read from `flags`.
+    unsafe { bpf_skb_store_bytes(skb, at, flags.as_ptr().cast(), 1, 0) == 0 }
+}
+
 /// Sends what the packet has been turned into back to where the packet came from.
 #[inline(always)]
 pub fn send_back(skb: *mut __sk_buff, device: &Slot, way: u64) -> Option<i32> {
@@ -52,6 +66,13 @@ pub fn send_back(skb: *mut __sk_buff, device: &Slot, way: u64) -> Option<i32> {
     }
     if device.link_header == ETHERNET {
         swap_addresses(skb)?;
+    }
+    if way == TO_THE_WIRE {
+        // A packet that arrives may have been given its receiver's socket, and would take it along to
+        // whoever the answer is for. A clone has none.
+        // SAFETY: plain helper call.
+        unsafe { bpf_clone_redirect(skb, device.ifindex, 0) };
+        return Some(TC_ACT_SHOT);
     }
     // SAFETY: plain helper call.
     Some(unsafe { bpf_redirect(device.ifindex, way) as i32 })

@@ -16,7 +16,7 @@ use kfault_tests::stats::is_likely;
 use serde_json::json;
 
 use crate::bench::targets;
-use crate::faulty::{ensure_delay, on_client, probe, with_fault, with_run};
+use crate::faulty::{ensure_delay, lacks, on_client, probe, with_fault, with_run};
 use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -182,14 +182,6 @@ fn a_foreign_root_queue_stays() -> Result<Done> {
             .map(drop)
     };
     beside(setup, &[&["client", "qdisc pfifo 1:", "limit 900p"]], is_twenty)
-}
-
-/// That a queue can or cannot be had, by trying.
-fn lacks(kind: &'static str) -> Option<Proof> {
-    Proof::by_trying(&format!("no {kind} queue on this kernel"), || {
-        let ns = Ns::new("scratch")?;
-        ns.tc(&format!("qdisc add dev lo root {kind}")).map(drop)
-    })
 }
 
 fn a_foreign_fq_codel_stays() -> Result<Done> {

@@ -26,10 +26,13 @@ use crate::harness::{Done, Test, tests};
 pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
         tests!("crash": a_stopped_kfault_loses_its_lease).into_iter().map(Test::smoke).collect();
-    all.extend(tests!("crash":
-        packets_that_are_overdue_after_a_stall_are_dropped,
+    let dear = tests!("crash":
         killed_before_any_action_nothing_stays,
         killed_after_any_action_nothing_stays,
+    );
+    all.extend(dear.into_iter().map(Test::dear));
+    all.extend(tests!("crash":
+        packets_that_are_overdue_after_a_stall_are_dropped,
         killed_while_its_faults_act_nothing_stays,
         a_namespace_that_vanishes_ends_its_own_fault_only,
         a_namespace_that_only_loses_its_name_is_set_free,

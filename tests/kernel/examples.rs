@@ -1,6 +1,6 @@
 //! Every manifest of `deploy/examples` that needs no cluster, run as its first lines say.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kfault_tests::cgroup::Cgroup;
@@ -23,6 +23,9 @@ pub fn tests() -> Vec<Test> {
         every_example_about_names_runs_acts_and_recovers,
         every_example_of_http_runs_acts_and_recovers,
     )
+    .into_iter()
+    .map(Test::dear)
+    .collect()
 }
 
 macro_rules! examples {
@@ -85,8 +88,13 @@ fn every_example_about_names_runs_acts_and_recovers() -> Result<Done> {
 }
 
 /// Faults of HTTP: what is asked for there, and what the client sees.
-const ON_HTTP: [(&str, &str); 3] =
-    examples!["http-abort.yaml", "http-replace-body.yaml", "http-replace-code.yaml"];
+const ON_HTTP: [(&str, &str); 5] = examples![
+    "http-abort-request.yaml",
+    "http-abort.yaml",
+    "http-delay.yaml",
+    "http-replace-body.yaml",
+    "http-replace-code.yaml",
+];
 
 fn every_example_of_http_runs_acts_and_recovers() -> Result<Done> {
     if let Some(proof) = crate::http::missing() {
@@ -103,6 +111,17 @@ fn every_example_of_http_runs_acts_and_recovers() -> Result<Done> {
             "http-abort.yaml" => {
                 client.send(request("GET", "/missing").as_bytes())?;
                 client.ensure_closed().map(|_| true)?
+            }
+            "http-abort-request.yaml" => {
+                client.send(request("GET", "/api/x").as_bytes())?;
+                client.ensure_closed()?
+            }
+            "http-delay.yaml" => {
+                let start = Instant::now();
+                client.get("/api/x")?;
+                let late = start.elapsed();
+                client.get("/")?;
+                late >= Duration::from_millis(500) && start.elapsed() - late < late / 2
             }
             "http-replace-body.yaml" => client.get("/")?.body == b"{\"new\":true}",
             _ => {

@@ -7,8 +7,11 @@ use anyhow::{Context, Result, ensure};
 use kfault_tests::kfault::{Kfault, Run, Summary};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Net};
+use kfault_tests::ns::Ns;
 use kfault_tests::probe::udp::{self, Outcome, Probe, Stream};
 use kfault_tests::snapshot::Snapshot;
+
+use crate::harness::Proof;
 
 /// The port of the neighbour's packets.
 const NEIGHBOUR_PORT: u16 = 7900;
@@ -153,4 +156,12 @@ pub fn warm_up(net: &Net) -> Result<()> {
         probe(net, family, &Probe::of(5, Duration::from_millis(1)))?;
     }
     Ok(())
+}
+
+/// That a queue can or cannot be had, by trying.
+pub fn lacks(kind: &'static str) -> Option<Proof> {
+    Proof::by_trying(&format!("no {kind} queue on this kernel"), || {
+        let ns = Ns::new("scratch")?;
+        ns.tc(&format!("qdisc add dev lo root {kind}")).map(drop)
+    })
 }

@@ -38,6 +38,8 @@ pub struct Test {
     pub mechanism: &'static str,
     /// Part of the smoke tier.
     pub is_smoke: bool,
+    /// Takes long where instructions are counted for time.
+    pub is_dear: bool,
     run: fn() -> Result<Done>,
 }
 
@@ -48,12 +50,17 @@ impl Test {
         name: &'static str,
         run: fn() -> Result<Done>,
     ) -> Self {
-        Self { name, mechanism, is_smoke: false, run }
+        Self { name, mechanism, is_smoke: false, is_dear: false, run }
     }
 
     /// Of the smoke tier too: one per mechanism.
     pub const fn smoke(self) -> Self {
         Self { is_smoke: true, ..self }
+    }
+
+    /// Left out of the thrifty tier: a minute or so of an emulated processor.
+    pub const fn dear(self) -> Self {
+        Self { is_dear: true, ..self }
     }
 }
 
@@ -68,17 +75,38 @@ pub(crate) use tests;
 /// What the command line asks for.
 pub struct Options {
     arguments: Arguments,
-    smoke_only: bool,
+    tier: Tier,
     report: Option<String>,
     /// Which share of the tests, of how many.
     part: (usize, usize),
+}
+
+/// How many of the tests.
+#[derive(Clone, Copy)]
+enum Tier {
+    /// One per mechanism.
+    Smoke,
+    /// All but those that are dear.
+    Thrifty,
+    /// All.
+    Full,
+}
+
+impl Tier {
+    fn has(self, test: &Test) -> bool {
+        match self {
+            Self::Smoke => test.is_smoke,
+            Self::Thrifty => test.is_smoke || !test.is_dear,
+            Self::Full => true,
+        }
+    }
 }
 
 impl Options {
     /// Takes our own flags out and leaves the rest to the harness.
     pub fn parse(args: Vec<OsString>) -> Result<Self> {
         let mut rest = Vec::new();
-        let (mut smoke_only, mut report, mut part) = (false, None, (0, 1));
+        let (mut tier, mut report, mut part) = (Tier::Full, None, (0, 1));
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let mut value = || {
@@ -87,10 +115,11 @@ impl Options {
             };
             match arg.to_str() {
                 Some("--tier") => {
-                    smoke_only = match value()?.as_str() {
-                        "smoke" => true,
-                        "full" => false,
-                        other => bail!("--tier {other}: smoke or full"),
+                    tier = match value()?.as_str() {
+                        "smoke" => Tier::Smoke,
+                        "thrifty" => Tier::Thrifty,
+                        "full" => Tier::Full,
+                        other => bail!("--tier {other}: smoke, thrifty or full"),
                     }
                 }
                 Some("--timing") => match value()?.as_str() {
@@ -106,7 +135,7 @@ impl Options {
         let mut arguments = Arguments::from_iter(rest);
         // The tests share a kernel, and there is one engine per host.
         arguments.test_threads = Some(1);
-        Ok(Self { arguments, smoke_only, report, part })
+        Ok(Self { arguments, tier, report, part })
     }
 }
 
@@ -143,7 +172,7 @@ pub fn run(options: &Options, tests: Vec<Test>) -> Result<ExitCode> {
     let results: Arc<Mutex<Vec<Result1>>> = Arc::default();
     let trials = tests
         .into_iter()
-        .filter(|test| test.is_smoke || !options.smoke_only)
+        .filter(|test| options.tier.has(test))
         .enumerate()
         // Neighbours are of one mechanism and take alike long, so they are dealt out in turn.
         .filter(|(place, _)| place % options.part.1 == options.part.0)

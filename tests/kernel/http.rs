@@ -1,5 +1,7 @@
 //! Faults of HTTP: which responses are meant, and what a client sees of them.
 
+mod cut;
+mod delay;
 mod pieces;
 mod servers;
 
@@ -34,9 +36,12 @@ pub fn tests() -> Vec<Test> {
         methods_headers_codes_and_patterns_tell_which_are_meant,
         two_experiments_act_on_one_server,
     ));
+    all.extend(cut::tests());
+    all.extend(delay::tests());
     all.extend(pieces::tests());
     all.extend(servers::tests());
-    all
+    // The one of the smoke tier stays in every tier.
+    all.into_iter().map(Test::dear).collect()
 }
 
 /// What kfault itself says of this kernel, where it cannot.

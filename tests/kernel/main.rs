@@ -2,7 +2,7 @@
 //! them as a user would, and measures from outside. Natively and in every VM it is the same file.
 //!
 //! ```text
-//! kernel [FILTER] [--tier smoke|full] [--part K/N] [--timing loose|exact] [--report FILE|-]
+//! kernel [FILTER] [--tier smoke|thrifty|full] [--part K/N] [--timing loose|exact] [--report FILE|-]
 //! kernel load                  loads and attaches every program, prints what it cost to verify
 //! kernel bench [ROW…] [--report FILE|-]   measures against netem, a plain path, what was declared
 //! kernel soak --minutes N [--seed N]   injects and recovers at random and looks for leaks

@@ -4,6 +4,7 @@
 //!   first one joins a socket map; others never do, and keep their speed.
 //! - [`response`]: what the server sends on such a socket, before it is sent: which response
 //!   belongs to which request, and what becomes of it.
+//! - [`hold`]: where packets leave: when those of a delayed response may.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
@@ -17,6 +18,8 @@
 mod answer;
 #[cfg(target_arch = "bpf")]
 mod ask;
+#[cfg(target_arch = "bpf")]
+mod hold;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -53,6 +53,10 @@ pub static PARTS: SkStorage<Part> = SkStorage::new();
 #[map]
 pub static TO_HTTP_REQUEST: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// The same where packets leave.
+#[map]
+pub static TO_HTTP_HOLD: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
 /// Where requests are read.
 #[map]
 pub static ASKED: PerCpuArray<Asked> = PerCpuArray::with_max_entries(1, 0);
@@ -86,12 +90,16 @@ pub struct Asked {
     pub ask: Ask,
     /// What is to be remembered of it: an [`entry`] value.
     pub entry: u64,
+    /// Deadline of the exchange that cuts it.
+    pub cut_until: u64,
     /// Exchanges that it may be meant by, as bits of the slot's list.
     pub mask: u32,
     /// How many do mean it.
     pub candidates: u32,
     /// 1: some request of this segment is meant.
     pub is_meant: u32,
+    /// 1: some request of this segment is cut.
+    pub is_cut: u32,
     /// 1: the bytes are no HTTP/1.
     pub is_bad: u32,
     /// Where an unfinished head begins; all ones: there is none.
@@ -137,6 +145,8 @@ pub struct Connection {
     pub asked: u32,
     /// 1: more at a time than can be told apart, or no HTTP/1 any more. Everything passes.
     pub deaf: u32,
+    /// A request was cut: whatever comes is cut too, until then.
+    pub cut_until: u64,
     /// Bytes of the response's body that are still to come. Written by the response side.
     pub left: u64,
     /// Responses so far.
@@ -149,6 +159,9 @@ pub struct Connection {
     pub since: u32,
     /// Bytes of a head that wait for the rest of it.
     pub corked: u32,
+    /// Nothing with a payload leaves before, nanoseconds of `CLOCK_MONOTONIC`. Written by the
+    /// response side.
+    pub until: u64,
     /// The requests: [`entry`] values.
     pub requests: [u64; HTTP_PIPELINE as usize],
 }

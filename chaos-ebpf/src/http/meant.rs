@@ -40,6 +40,17 @@ unsafe extern "C" fn one_rule(k: u64, reading: *mut Reading) -> i64 {
             return 0;
         }
     }
+    if rule.flags & rule_flag::CUT != 0 {
+        count(index, |counters| {
+            counters.matched += 1;
+            counters.acted += 1;
+        });
+        if rule.flags & rule_flag::DRY_RUN == 0 {
+            asked.is_cut = 1;
+            asked.cut_until = rule.deadline_ns;
+        }
+        return 0;
+    }
     if asked.candidates >= HTTP_CANDIDATES {
         count(index, |counters| counters.passed[passed::CROWDED] += 1);
         return 0;

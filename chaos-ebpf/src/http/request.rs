@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use chaos_abi::http::{HttpSlot, hash, passed, slot_flag};
+use chaos_abi::http::{CUT, HttpSlot, hash, passed, slot_flag};
 use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 use crate::ask::{self, flag};
@@ -35,7 +35,7 @@ const HEAD_METHOD: u64 = hash(b"HEAD");
 const CONNECT_METHOD: u64 = hash(b"CONNECT");
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Packets that arrive through a device: they pass, whatever is seen.
+/// Packets that arrive through a device: they pass here, whatever is seen; some are marked.
 #[classifier]
 pub fn http_request(ctx: TcContext) -> i32 {
     let _ = observe(ctx.skb.skb);
@@ -96,7 +96,21 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
         }
     }
     let c = found?;
-    arrive(skb, &segment, slot, c, asked)
+    write(&mut asked.is_cut, (now < c.cut_until) as u32);
+    if now >= c.cut_until {
+        let place = &raw mut c.cut_until;
+        let _ = arrive(skb, &segment, slot, c, asked);
+        if read(&asked.is_cut) != 0 {
+            // SAFETY: the state of the socket, which is still there.
+            unsafe { *place = asked.cut_until };
+        }
+    }
+    if read(&asked.is_cut) != 0 {
+        // Another program of the same chain refuses it, and answers with a reset.
+        // SAFETY: the context is valid; classifiers may write the field.
+        unsafe { core::ptr::write_volatile(&raw mut (*skb).tc_index, CUT) };
+    }
+    Some(())
 }
 
 /// What stands in a map: where the verifier forgets values, paths merge.

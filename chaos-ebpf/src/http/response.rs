@@ -4,8 +4,8 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{sk_action, sk_msg_md};
 use aya_ebpf::helpers::generated::{
-    bpf_loop, bpf_msg_apply_bytes, bpf_msg_cork_bytes, bpf_msg_pop_data, bpf_msg_pull_data,
-    bpf_msg_push_data, bpf_probe_read_kernel,
+    bpf_ktime_get_ns, bpf_loop, bpf_msg_apply_bytes, bpf_msg_cork_bytes, bpf_msg_pop_data,
+    bpf_msg_pull_data, bpf_msg_push_data, bpf_probe_read_kernel,
 };
 use aya_ebpf::macros::sk_msg;
 use aya_ebpf::programs::SkMsgContext;
@@ -242,7 +242,7 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         c.phase = PHASE_BODY;
         c.left = length;
     }
-    let acts = chosen != EXCHANGES && rule.flags & rule_flag::DRY_RUN == 0;
+    let mut acts = chosen != EXCHANGES && rule.flags & rule_flag::DRY_RUN == 0;
     if chosen != EXCHANGES {
         if is_chunked && rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0 {
             count(chosen, |counters| counters.passed[passed::CHUNKED] += 1);
@@ -252,6 +252,10 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         if acts && rule.flags & rule_flag::ABORT != 0 {
             return DROP;
         }
+    }
+    if acts {
+        delay(c, rule);
+        acts = rule.flags & rule_flag::EDIT != 0;
     }
     let here = if length < (size - end) as u64 { length as u32 } else { size - end };
     if !acts {
@@ -285,6 +289,19 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         apply(msg, sent);
     }
     PASS
+}
+
+/// What is sent from now on waits where it leaves the host.
+#[inline(always)]
+fn delay(c: &mut Connection, rule: &HttpRule) {
+    if rule.delay_ns == 0 {
+        return;
+    }
+    // SAFETY: plain helper call.
+    let until = unsafe { bpf_ktime_get_ns() } + rule.delay_ns;
+    if until > c.until {
+        c.until = until;
+    }
 }
 
 /// Lets the message through to the end of the response.

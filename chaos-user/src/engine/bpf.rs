@@ -33,12 +33,16 @@ pub enum Kind {
     CgroupIngress,
     /// `tc` or `tcx`, arriving, for what HTTP faults want to see.
     HttpIngress,
+    /// `tc` or `tcx`, leaving, for what HTTP faults delay.
+    HttpEgress,
 }
 
 impl Kind {
     fn prog_type(self) -> u32 {
         match self {
-            Self::TcEgress | Self::TcIngress | Self::HttpIngress => PROG_TYPE_SCHED_CLS,
+            Self::TcEgress | Self::TcIngress | Self::HttpIngress | Self::HttpEgress => {
+                PROG_TYPE_SCHED_CLS
+            }
             Self::CgroupEgress | Self::CgroupIngress => PROG_TYPE_CGROUP_SKB,
         }
     }
@@ -49,14 +53,14 @@ impl Kind {
             Self::CgroupIngress => 0,
             Self::CgroupEgress => 1,
             Self::TcIngress | Self::HttpIngress => 46,
-            Self::TcEgress => 47,
+            Self::TcEgress | Self::HttpEgress => 47,
         }
     }
 
     /// What the entry program returns when its jump goes nowhere: the packet passes.
     fn pass(self) -> i32 {
         match self {
-            Self::TcEgress | Self::TcIngress | Self::HttpIngress => -1,
+            Self::TcEgress | Self::TcIngress | Self::HttpIngress | Self::HttpEgress => -1,
             Self::CgroupEgress | Self::CgroupIngress => 1,
         }
     }
@@ -65,7 +69,7 @@ impl Kind {
     #[must_use]
     pub fn filter_name(self) -> &'static str {
         match self {
-            Self::HttpIngress => HTTP_NAME,
+            Self::HttpIngress | Self::HttpEgress => HTTP_NAME,
             _ => ENTRY_NAME,
         }
     }

@@ -298,7 +298,7 @@ fn attach(
 fn direction(kind: Kind) -> Direction {
     match kind {
         Kind::TcIngress | Kind::HttpIngress | Kind::CgroupIngress => Direction::Ingress,
-        Kind::TcEgress | Kind::CgroupEgress => Direction::Egress,
+        Kind::TcEgress | Kind::HttpEgress | Kind::CgroupEgress => Direction::Egress,
     }
 }
 

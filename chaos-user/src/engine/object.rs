@@ -155,7 +155,9 @@ impl Object {
             Kind::CgroupEgress => "TO_CGROUP_EGRESS",
             Kind::CgroupIngress => "TO_CGROUP_INGRESS",
             // Another object's.
-            Kind::HttpIngress => return Err(EngineError::bpf("find TO_HTTP_REQUEST", "not here")),
+            Kind::HttpIngress | Kind::HttpEgress => {
+                return Err(EngineError::bpf("find the table of HTTP faults", "not here"));
+            }
         };
         self.entry_into(kind, slot, table)
     }

@@ -234,7 +234,7 @@ pub(super) fn attach_all() -> Result<Vec<ProgramReport>, EngineError> {
             Some(kind @ (Kind::CgroupEgress | Kind::CgroupIngress)) => cgroup(&mut object, kind),
             None if report.name == "line_return" => delay_line(&mut object),
             // No main program is reached so.
-            Some(Kind::HttpIngress) | None => {
+            Some(Kind::HttpIngress | Kind::HttpEgress) | None => {
                 Ok("reached by a jump from the program before it".to_owned())
             }
         };

@@ -30,8 +30,17 @@ fn fill_ns(bytes: u32, rate: u64) -> u64 {
 /// A plan's rule as the kernel reads it, acting until `deadline_ns` on peer set `peers`.
 #[must_use]
 pub fn rule(rule: &plan::Rule, peers: u32, deadline_ns: u64) -> Rule {
-    let plan::Effects { partition, loss, corrupt, duplicate, rate, bandwidth, delay, answer } =
-        &rule.effects;
+    let plan::Effects {
+        partition,
+        loss,
+        corrupt,
+        duplicate,
+        rate,
+        bandwidth,
+        delay,
+        answer,
+        marked,
+    } = &rule.effects;
     let mut wire = Rule { deadline_ns, seed: rule.seed, peers, ..Rule::default() };
     if let Some(partition) = partition {
         wire.flags |= flag::PARTITION;
@@ -78,6 +87,11 @@ pub fn rule(rule: &plan::Rule, peers: u32, deadline_ns: u64) -> Rule {
     }
     if answer.is_some() {
         wire.flags |= flag::ANSWER;
+    }
+    match marked {
+        Some(plan::Marked::Late(_)) => wire.flags |= flag::MARKED,
+        Some(plan::Marked::Cut) => wire.flags |= flag::MARKED | flag::REJECT,
+        None => {}
     }
     if rule.dry_run {
         wire.flags |= flag::DRY_RUN;

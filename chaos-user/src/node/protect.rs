@@ -54,7 +54,8 @@ impl Protection {
     /// workload that a rule came from, peers included.
     pub fn check_plan(&self, host: &Host, plan: &Plan) -> Result<(), NodeError> {
         let mut seen = BTreeSet::new();
-        for rule in &plan.rules {
+        // What an exchange marks is of its own target.
+        for rule in plan.rules.iter().filter(|rule| rule.effects.marked.is_none()) {
             let hook = &rule.hook;
             if seen.insert((hook.device.inode, &hook.cgroup, &rule.target)) {
                 self.check_scope(host, &rule.target, hook.device.inode, hook.cgroup.as_ref())?;

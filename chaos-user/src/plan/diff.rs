@@ -371,7 +371,7 @@ fn arm(
         fits(&format!("rules at {}", point.describe()), here.len(), limit::RULES_PER_SLOT)?;
         arms.rules =
             here.iter().filter_map(|r| next.rules.get(&r.id).map(|known| known.0)).collect();
-        arms.orphan = here.iter().any(|r| r.effects.delay.is_some());
+        arms.orphan = here.iter().any(|r| r.effects.postpones());
         if let Point::Device { device, direction: Direction::Egress } = point {
             arms.cgroup_levels = members
                 .iter()

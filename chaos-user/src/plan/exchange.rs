@@ -64,6 +64,15 @@ pub struct Sockets {
     pub holder: Option<Cgroup>,
 }
 
+impl Sockets {
+    /// Devices that requests to them arrive through. What a namespace of its own says to itself
+    /// stays between its processes; a cgroup on a shared network is also asked through loopback.
+    pub fn watched(&self) -> impl Iterator<Item = &String> {
+        let is_shared = self.cgroup.is_some();
+        self.devices.iter().filter(move |name| is_shared || name.as_str() != "lo")
+    }
+}
+
 /// Which end of a connection the target is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

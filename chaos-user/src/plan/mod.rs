@@ -212,6 +212,19 @@ pub struct Effects {
     /// DNS queries that would leave are answered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub answer: Option<Answer>,
+    /// Only packets that an [`Exchange`] has marked, and what becomes of them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub marked: Option<Marked>,
+}
+
+/// What becomes of packets that the programs of an [`Exchange`] have marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Marked {
+    /// Those of a response leave late, by so many nanoseconds at most.
+    Late(u64),
+    /// Those with a request do not arrive: the client is answered with a reset.
+    Cut,
 }
 
 /// Which DNS queries are answered, and how.
@@ -329,7 +342,13 @@ impl Effects {
     /// True when packets are held back, so that a queue or delay line is needed.
     #[must_use]
     pub fn takes_time(&self) -> bool {
-        self.delay.is_some() || self.rate.is_some() || self.bandwidth.is_some()
+        self.postpones() || self.rate.is_some() || self.bandwidth.is_some()
+    }
+
+    /// True when packets wait however few there are.
+    #[must_use]
+    pub fn postpones(&self) -> bool {
+        self.delay.is_some() || matches!(self.marked, Some(Marked::Late(_)))
     }
 
     /// Longest time that this may hold a packet, nanoseconds, queueing for a rate included.
@@ -338,7 +357,8 @@ impl Effects {
         let delay = self.delay.map_or(0, |d| d.latency_ns.saturating_add(d.jitter_ns));
         let queue = if self.rate.is_some() { RATE_QUEUE_NS } else { 0 };
         let bucket = self.bandwidth.map_or(0, |b| bandwidth_queue_ns(&b));
-        delay.saturating_add(queue).saturating_add(bucket)
+        let late = if let Some(Marked::Late(ns)) = self.marked { ns } else { 0 };
+        delay.saturating_add(late).saturating_add(queue).saturating_add(bucket)
     }
 }
 

@@ -3,7 +3,9 @@
 //! Lowering warns with these words, and the engine refuses with them. What is not in reach is
 //! never left out quietly.
 
-use chaos_abi::limit::{HTTP_DROPPED, HTTP_FIELDS, HTTP_PATTERN, HTTP_TAIL};
+use std::time::Duration;
+
+use chaos_abi::limit::{DELAY_NS, HTTP_DROPPED, HTTP_FIELDS, HTTP_PATTERN, HTTP_TAIL};
 
 use super::exchange::{Exchange, Message, Role};
 
@@ -30,15 +32,19 @@ pub fn refused(exchange: &Exchange) -> Option<Beyond> {
     if !role.serves() {
         return beyond("spec.kfault.role", "only what a target serves can be faulted yet");
     }
-    if *message == Message::Request {
-        return beyond("spec.target", "only responses can be faulted yet");
+    if *message == Message::Request && !edit.abort && edit.rewrites() {
+        return beyond(
+            "spec.target",
+            "requests can be cut or delayed, not replaced or patched yet",
+        );
     }
     if edit.abort {
         // Nothing else has an effect then.
         return matchers(exchange);
     }
-    if edit.delay.is_some() {
-        return beyond("spec.delay", "responses cannot be delayed yet");
+    let longest = Duration::from_nanos(DELAY_NS);
+    if edit.delay.is_some_and(|delay| delay > longest) {
+        return beyond("spec.delay", format!("is at most {}s", longest.as_secs()));
     }
     if edit.patch.body.is_some() {
         return beyond("spec.patch.body", "bodies can only be replaced as a whole yet");
@@ -80,13 +86,20 @@ fn matchers(exchange: &Exchange) -> Option<Beyond> {
     None
 }
 
-/// What of an exchange does not act while the rest does.
+/// What of an exchange does not act, or acts otherwise, while the rest does as it is written.
 #[must_use]
-pub fn left_out(exchange: &Exchange) -> Option<Beyond> {
+pub fn left_out(exchange: &Exchange) -> Vec<Beyond> {
+    let mut all = Vec::new();
+    if exchange.message == Message::Request && exchange.edit.delay.is_some() && !exchange.edit.abort
+    {
+        let reason = "the server gets the request at once, and its response is late: the client \
+                      sees the same, the server does not";
+        all.extend(beyond("spec.delay", reason));
+    }
     if exchange.role == Role::Both {
         let reason = "what the target itself asks for from others is not faulted; write server to \
                       say that this is meant";
-        return beyond("spec.kfault.role", reason);
+        all.extend(beyond("spec.kfault.role", reason));
     }
-    None
+    all
 }

@@ -16,10 +16,31 @@ use crate::{exec, vm};
 pub struct Job {
     /// Its name in the table.
     pub kernel: String,
-    /// One check per mechanism instead of all.
-    pub is_smoke: bool,
+    /// How many of them.
+    pub tier: Tier,
     /// Which share of them, of how many, from 1.
     pub part: (usize, usize),
+}
+
+/// How many of the tests; the harness knows these words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// One per mechanism.
+    Smoke,
+    /// All but those that are dear where instructions are counted.
+    Thrifty,
+    /// All.
+    Full,
+}
+
+impl Tier {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Smoke => "smoke",
+            Self::Thrifty => "thrifty",
+            Self::Full => "full",
+        }
+    }
 }
 
 /// How many shares a whole table has: two machines work at it, and one that hangs costs no more
@@ -28,8 +49,8 @@ const PARTS: usize = 4;
 
 impl Job {
     /// All tests of a tier.
-    pub fn whole(kernel: &str, is_smoke: bool) -> Self {
-        Self { kernel: kernel.to_owned(), is_smoke, part: (1, 1) }
+    pub fn whole(kernel: &str, tier: Tier) -> Self {
+        Self { kernel: kernel.to_owned(), tier, part: (1, 1) }
     }
 
     /// The same in shares, where it takes long.
@@ -81,10 +102,9 @@ impl Pace {
 }
 
 fn arguments(job: &Job, filter: Option<&str>) -> Vec<String> {
-    let mut arguments = vec!["--report".to_owned(), "-".to_owned()];
-    if job.is_smoke {
-        arguments.extend(["--tier".to_owned(), "smoke".to_owned()]);
-    }
+    let tier = job.tier.word();
+    let mut arguments: Vec<String> =
+        ["--report", "-", "--tier", tier].into_iter().map(str::to_owned).collect();
     let (number, of) = job.part;
     if of > 1 {
         arguments.extend(["--part".to_owned(), format!("{number}/{of}")]);
@@ -94,7 +114,11 @@ fn arguments(job: &Job, filter: Option<&str>) -> Vec<String> {
 }
 
 fn title(job: &Job) -> String {
-    let tier = if job.is_smoke { "one check per mechanism" } else { "all kernel tests" };
+    let tier = match job.tier {
+        Tier::Smoke => "one check per mechanism",
+        Tier::Thrifty => "kernel tests but the dear ones",
+        Tier::Full => "all kernel tests",
+    };
     let title = format!("{tier}, kernel {}", job.kernel);
     let (number, of) = job.part;
     if of > 1 { format!("{title}, part {number} of {of}") } else { title }
@@ -117,12 +141,12 @@ pub fn natively(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column>
 pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result<Vec<Column>> {
     let order: Vec<String> = jobs.iter().map(|job| job.kernel.clone()).collect();
     let share = |job: Job| {
-        let is_long = !job.is_smoke && filter.is_none();
+        let is_long = job.tier != Tier::Smoke && filter.is_none();
         job.shares(is_long)
     };
     let mut jobs: Vec<Job> = jobs.into_iter().flat_map(share).collect();
     // The longest first; the last is taken first.
-    jobs.sort_by_key(|job| !job.is_smoke);
+    jobs.sort_by_key(|job| job.tier);
     let lanes = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     let queue = Mutex::new(jobs);
     let done = Mutex::new(Vec::new());
@@ -156,7 +180,7 @@ pub fn in_machines(tests: &Path, jobs: Vec<Job>, filter: Option<&str>) -> Result
 fn in_machine(tests: &Path, job: &Job, filter: Option<&str>) -> Result<Column> {
     let step = Step::start(title(job));
     let pace = Pace::start();
-    let minutes = if job.is_smoke || job.part.1 > 1 { 30 } else { 60 };
+    let minutes = if job.tier == Tier::Smoke || job.part.1 > 1 { 30 } else { 60 };
     let outcome = vm::run(&vm::Job {
         kernel: job.kernel.clone(),
         files: vec![(tests.to_owned(), "kernel".to_owned())],

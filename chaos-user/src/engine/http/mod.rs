@@ -8,7 +8,6 @@ mod trial;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use chaos_abi::http::{HttpCounters, HttpSlot, slot_flag};
@@ -43,7 +42,8 @@ struct Hook {
     slot: u32,
     open: Open,
     attached: Attached,
-    _entry: OwnedFd,
+    /// Packets that leave are looked at as well.
+    leaving: Option<Attached>,
     /// Exchanges by id.
     exchanges: BTreeSet<String>,
 }
@@ -129,10 +129,25 @@ impl Exchanges {
                 let hook = self.hook(device)?;
                 self.hooks.insert(device.clone(), hook);
             }
+            if exchange.edit.delay.is_some() {
+                self.look_at_leaving(device)?;
+            }
             if let Some(hook) = self.hooks.get_mut(device) {
                 hook.exchanges.insert(exchange.id.clone());
             }
             self.arm(device)?;
+        }
+        Ok(())
+    }
+
+    /// In front of what holds packets, which the plan's rules have brought there before.
+    fn look_at_leaving(&mut self, device: &Device) -> Result<(), EngineError> {
+        let (Some(object), Some(hook)) = (&self.object, self.hooks.get_mut(device)) else {
+            return Ok(());
+        };
+        if hook.leaving.is_none() {
+            let entry = object.entry(Kind::HttpEgress, hook.slot)?;
+            hook.leaving = Some(hook.open.attach(Kind::HttpEgress, &entry)?);
         }
         Ok(())
     }
@@ -153,9 +168,9 @@ impl Exchanges {
         let open = Open::new(device)?;
         let object = self.loaded()?;
         object.set_slot(slot, HttpSlot::IDLE)?;
-        let entry = object.entry(slot)?;
+        let entry = object.entry(Kind::HttpIngress, slot)?;
         let attached = open.attach(Kind::HttpIngress, &entry)?;
-        Ok(Hook { slot, open, attached, _entry: entry, exchanges: BTreeSet::new() })
+        Ok(Hook { slot, open, attached, leaving: None, exchanges: BTreeSet::new() })
     }
 
     /// Writes what a device knows: the moment at which exchanges begin and end there.
@@ -237,24 +252,24 @@ impl Exchanges {
 }
 
 fn unhook(device: &Device, hook: Hook) -> Result<(), EngineError> {
-    let Hook { open, attached, .. } = hook;
+    let Hook { open, attached, leaving, .. } = hook;
     let ifindex = open.ifindex;
-    if open.detach(Kind::HttpIngress, attached)? {
+    let leaving = leaving.map_or(Ok(false), |leaving| open.detach(Kind::HttpEgress, leaving));
+    let arriving = open.detach(Kind::HttpIngress, attached);
+    if leaving? | arriving? {
         return journal::forget(device, ifindex);
     }
     Ok(())
 }
 
-/// Where requests to these sockets arrive. What a namespace of its own says to itself stays between
-/// its processes; a cgroup on a shared network is also asked through loopback.
+/// Where requests to these sockets arrive.
 fn devices(sockets: &Sockets) -> Vec<Device> {
-    let is_meant = |name: &&String| sockets.cgroup.is_some() || name.as_str() != "lo";
     let device = |name: &String| Device {
         netns: sockets.netns.clone(),
         inode: sockets.inode,
         name: name.clone(),
     };
-    sockets.devices.iter().filter(is_meant).map(device).collect()
+    sockets.watched().map(device).collect()
 }
 
 /// Loads the object, as the first exchange would; says what it costs.

@@ -1,6 +1,6 @@
 //! The loaded BPF object of HTTP faults.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, SockHash};
 use aya::programs::{Program, SchedClassifier, SkMsg};
@@ -16,13 +16,17 @@ use crate::engine::object::Pod;
 
 static BYTES: &[u8] = aya::include_bytes_aligned!(env!("KFAULT_BPF_HTTP_OBJECT"));
 
-/// The entry programs jump through this.
-const TABLE: &str = "TO_HTTP_REQUEST";
+/// Programs that entry programs jump to: name, and the table that they jump through.
+const REQUEST: (&str, &str) = ("http_request", "TO_HTTP_REQUEST");
+const HOLD: (&str, &str) = ("http_hold", "TO_HTTP_HOLD");
+/// What the response side is called.
+const RESPONSE: &str = "http_response";
 
 /// The loaded object. Its sockets leave the socket map when it is dropped.
 pub struct Object {
     ebpf: Ebpf,
-    table: OwnedFd,
+    request: OwnedFd,
+    hold: OwnedFd,
 }
 
 fn missing(what: &str) -> EngineError {
@@ -34,7 +38,7 @@ fn map_error(name: &'static str) -> impl FnOnce(MapError) -> EngineError {
 }
 
 impl Object {
-    /// Makes the maps and loads both programs; the response side acts on every socket that joins.
+    /// Makes the maps and loads the programs; the response side acts on every socket that joins.
     ///
     /// # Errors
     /// [`EngineError::Unsupported`] where the kernel is too old, else what it says.
@@ -43,40 +47,24 @@ impl Object {
         // Nothing in the object needs the kernel's types, which would cost memory.
         loader.btf(None);
         let mut ebpf = loader.load(BYTES).map_err(too_old)?;
-        let request = {
-            let program =
-                ebpf.program_mut("http_request").ok_or_else(|| missing("http_request"))?;
-            let Program::SchedClassifier(program) = program else {
-                return Err(missing("http_request"));
-            };
-            SchedClassifier::load(program).map_err(too_old)?;
-            program.fd().map_err(too_old)?.try_clone().map_err(too_old)?
-        };
-        let map = ebpf.map_mut(TABLE).ok_or_else(|| missing(TABLE))?;
-        let mut array = ProgramArray::try_from(map).map_err(map_error(TABLE))?;
-        array.set(0, &request, 0).map_err(map_error(TABLE))?;
-        let Some(Map::ProgramArray(data)) = ebpf.map(TABLE) else { return Err(missing(TABLE)) };
-        let table = data
-            .fd()
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| EngineError::os(format!("keep the map {TABLE}"), e))?;
+        let request = classifier(&mut ebpf, REQUEST)?;
+        let hold = classifier(&mut ebpf, HOLD)?;
 
         let map = ebpf.map("SOCKETS").ok_or_else(|| missing("SOCKETS"))?;
         let sockets: SockHash<&MapData, u64> =
             SockHash::try_from(map).map_err(map_error("SOCKETS"))?;
         let sockets = sockets.fd().try_clone().map_err(too_old)?;
-        let program = ebpf.program_mut("http_response").ok_or_else(|| missing("http_response"))?;
-        let Program::SkMsg(program) = program else { return Err(missing("http_response")) };
+        let program = ebpf.program_mut(RESPONSE).ok_or_else(|| missing(RESPONSE))?;
+        let Program::SkMsg(program) = program else { return Err(missing(RESPONSE)) };
         SkMsg::load(program).map_err(too_old)?;
         program.attach(&sockets).map_err(too_old)?;
-        Ok(Self { ebpf, table })
+        Ok(Self { ebpf, request, hold })
     }
 
-    /// Name and verified instructions of both programs.
+    /// Name and verified instructions of each program.
     #[must_use]
     pub fn programs(&self) -> Vec<(&'static str, Option<u32>)> {
-        ["http_request", "http_response"]
+        [REQUEST.0, RESPONSE, HOLD.0]
             .into_iter()
             .map(|name| {
                 let info = match self.ebpf.program(name) {
@@ -89,13 +77,14 @@ impl Object {
             .collect()
     }
 
-    /// Loads the entry program of one device.
+    /// Loads the entry program of one device: for requests that arrive, or for responses that
+    /// leave.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn entry(&self, slot: u32) -> Result<OwnedFd, EngineError> {
-        let table: BorrowedFd<'_> = self.table.as_fd();
-        bpf::load_entry(Kind::TcIngress, slot, table)
+    pub fn entry(&self, kind: Kind, slot: u32) -> Result<OwnedFd, EngineError> {
+        let table = if kind == Kind::HttpEgress { &self.hold } else { &self.request };
+        bpf::load_entry(kind, slot, table.as_fd())
             .map_err(|e| EngineError::os("load an entry program", e))
     }
 
@@ -184,6 +173,23 @@ impl Object {
         let values = map.get(&index, 0).map_err(map_error(name))?;
         Ok(values.iter().map(|Pod(value)| *value).collect())
     }
+}
+
+/// Loads a program, and puts it where entry programs jump to; the table.
+fn classifier(
+    ebpf: &mut Ebpf,
+    (name, table): (&'static str, &'static str),
+) -> Result<OwnedFd, EngineError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let Program::SchedClassifier(program) = program else { return Err(missing(name)) };
+    SchedClassifier::load(program).map_err(too_old)?;
+    let program = program.fd().map_err(too_old)?.try_clone().map_err(too_old)?;
+    let map = ebpf.map_mut(table).ok_or_else(|| missing(table))?;
+    let mut array = ProgramArray::try_from(map).map_err(map_error(table))?;
+    array.set(0, &program, 0).map_err(map_error(table))?;
+    let Some(Map::ProgramArray(data)) = ebpf.map(table) else { return Err(missing(table)) };
+    let table = data.fd().as_fd().try_clone_to_owned();
+    table.map_err(|e| EngineError::os("keep the table of HTTP faults", e))
 }
 
 /// Destructured, so that a counter that is added to the ABI must be added here.

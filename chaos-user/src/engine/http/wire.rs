@@ -6,7 +6,7 @@ use chaos_abi::http::{FRAMING, Field, HttpRule, hash, name_hash, rule_flag, toge
 use chaos_abi::limit::HTTP_TAIL;
 
 use crate::engine::message::phrase;
-use crate::plan::exchange::Exchange;
+use crate::plan::exchange::{Exchange, Message};
 
 /// Names of the headers that go with a body, each followed by what becomes of it.
 const OF_BODY: [&str; FRAMING] =
@@ -46,8 +46,14 @@ pub fn wire(exchange: &Exchange, deadline_ns: u64) -> Wire {
     }
     let mut tail = Vec::new();
     if edit.abort {
-        rule.flags |= rule_flag::ABORT;
+        let is_asked = exchange.message == Message::Request;
+        rule.flags |= if is_asked { rule_flag::CUT } else { rule_flag::ABORT };
     } else {
+        let delay = edit.delay.unwrap_or_default();
+        rule.delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        if edit.rewrites() {
+            rule.flags |= rule_flag::EDIT;
+        }
         if let Some(code) = edit.replace.code {
             let status = match phrase(code) {
                 Some(phrase) => format!("{code} {phrase}"),

@@ -3,8 +3,9 @@
 use super::HttpChaos;
 use super::words::sentence;
 use crate::fault::{Experiment, Lowered, Options, distinct};
-use crate::plan::exchange::{Exchange, Sockets};
+use crate::plan::exchange::{Exchange, Message, Sockets};
 use crate::plan::reach::{self, Beyond};
+use crate::plan::{Device, Direction, Effects, Hook, Marked, Peers, Rule};
 use crate::select::{Workload, seed_for};
 
 /// Lowers one experiment. Sources were chosen by `select`.
@@ -51,23 +52,100 @@ pub fn lower(
             dry_run: options.dry_run,
         };
         reaches(&exchange, &mut lowered);
+        if reach::refused(&exchange).is_none() {
+            let rules = marked(&exchange, source, &mut lowered);
+            lowered.rules.extend(rules);
+        }
         lowered.exchanges.push(exchange);
     }
     lowered.exchanges.sort_by(|a, b| a.id.cmp(&b.id));
+    lowered.rules.sort_by(|a, b| a.id.cmp(&b.id));
     lowered
 }
 
-/// Says once what this version does not do.
-fn reaches(exchange: &Exchange, lowered: &mut Lowered) {
-    let warning = match (reach::refused(exchange), reach::left_out(exchange)) {
-        (Some(Beyond { field, reason }), _) => {
-            (field, format!("not supported by this version, so that nothing acts: {reason}"))
+/// What carries out at the devices what an exchange decides: packets that it has not marked are
+/// not meant.
+fn marked(exchange: &Exchange, source: &Workload, lowered: &mut Lowered) -> Vec<Rule> {
+    let Exchange { edit, message, sockets, .. } = exchange;
+    let (effect, what, direction) = if edit.abort {
+        if *message == Message::Response {
+            return Vec::new();
         }
-        (None, Some(Beyond { field, reason })) => (field, reason),
-        (None, None) => return,
+        (Marked::Cut, "refuse requests that are cut", Direction::Ingress)
+    } else if let Some(delay) = edit.delay {
+        let ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        (Marked::Late(ns), "hold late responses", Direction::Egress)
+    } else {
+        return Vec::new();
     };
-    if lowered.warnings.iter().all(|known| known.message != warning.1) {
-        lowered.warn(warning.0, warning.1);
+    let devices = if source.is_unbound() {
+        vec![String::new()]
+    } else if direction == Direction::Ingress {
+        sockets.watched().cloned().collect()
+    } else {
+        leaving(exchange, source, lowered)
+    };
+    let (way, preposition) = match direction {
+        Direction::Ingress => ("ingress", "arriving at"),
+        Direction::Egress => ("egress", "leaving"),
+    };
+    let rule = |name: String| Rule {
+        id: format!("{}/{way}/{name}", exchange.id).trim_end_matches('/').to_owned(),
+        experiment: exchange.experiment.clone(),
+        target: exchange.target.clone(),
+        describes: format!("{what}, and nothing else, {preposition} {}", exchange.target),
+        // The exchange tells whose they are.
+        hook: Hook {
+            device: Device { netns: source.netns.clone(), inode: source.inode, name },
+            direction,
+            cgroup: None,
+        },
+        peers: Peers::default(),
+        effects: Effects { marked: Some(effect), ..Effects::default() },
+        declared: None,
+        seed: exchange.seed,
+        duration: exchange.duration,
+        dry_run: exchange.dry_run,
+    };
+    devices.into_iter().map(rule).collect()
+}
+
+/// Devices that delayed responses leave by. A namespace that is the target's own is covered whole;
+/// where others use it too, a queue at each of its devices would be too much.
+fn leaving(exchange: &Exchange, source: &Workload, lowered: &mut Lowered) -> Vec<String> {
+    let devices = exchange.sockets.watched();
+    if source.cgroup.is_none() {
+        return devices.cloned().collect();
+    }
+    let is_covered =
+        |name: &&String| name.as_str() == "lo" || source.default_device.as_ref() == Some(*name);
+    let (covered, others): (Vec<&String>, Vec<&String>) = devices.partition(is_covered);
+    if !others.is_empty() {
+        let named: Vec<&str> = covered.iter().map(|name| name.as_str()).collect();
+        let message = format!(
+            "{} shares its network with others: what leaves by {} is late, what leaves by other \
+             devices is not",
+            source.name,
+            named.join(" and ")
+        );
+        lowered.warn("spec.delay", message);
+    }
+    covered.into_iter().cloned().collect()
+}
+
+/// Says once what this version does not do, or does otherwise.
+fn reaches(exchange: &Exchange, lowered: &mut Lowered) {
+    let all = match reach::refused(exchange) {
+        Some(Beyond { field, reason }) => {
+            let reason = format!("not supported by this version, so that nothing acts: {reason}");
+            vec![Beyond { field, reason }]
+        }
+        None => reach::left_out(exchange),
+    };
+    for Beyond { field, reason } in all {
+        if lowered.warnings.iter().all(|known| known.message != reason) {
+            lowered.warn(field, reason);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::*;
 use crate::api::finding::Findings;
 use crate::fault::fixture::read_spec;
 use crate::fault::{Lowered, Options, parse_object};
+use crate::plan::Marked;
 use crate::plan::exchange::{Edit, Matcher, Message, Role};
 use crate::select::Workload;
 
@@ -265,6 +266,51 @@ fn one_exchange_for_each_workload_of_this_host() {
     // The other name of the same namespace.
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
     assert_eq!(warning.field, "spec.selector");
+}
+
+#[test]
+fn what_is_late_or_cut_is_carried_out_at_the_devices() {
+    let of = |more: Value| lowered(&more, &Options::default()).rules;
+    let late = of(json!({ "abort": false, "delay": "2s" }));
+    let [rule] = late.as_slice() else { panic!("{late:?}") };
+    assert_eq!(rule.id, "HTTPChaos/default/web/netns:web/egress/eth0");
+    assert_eq!(rule.effects.marked, Some(Marked::Late(2_000_000_000)));
+    assert!(rule.effects.takes_time() && rule.peers.is_everyone());
+    let cut = of(json!({ "target": "Request" }));
+    let [rule] = cut.as_slice() else { panic!("{cut:?}") };
+    assert_eq!(rule.id, "HTTPChaos/default/web/netns:web/ingress/eth0");
+    assert_eq!(rule.effects.marked, Some(Marked::Cut));
+    assert!(!rule.effects.takes_time());
+    // A response is cut where it is sent; what is refused has no rule either.
+    let more = json!({ "abort": false, "delay": "2s", "patch": { "body": { "type": "JSON", "value": "1" } } });
+    assert_eq!((of(json!({})), of(more)), (vec![], vec![]));
+}
+
+#[test]
+fn a_shared_network_is_late_on_loopback_and_its_default_device_only() {
+    let object = json!({
+        "apiVersion": "chaos-mesh.org/v1alpha1", "kind": "HTTPChaos", "metadata": { "name": "web" },
+        "spec": {
+            "selector": {}, "mode": "all", "target": "Response", "port": 80, "delay": "1s",
+            "kfault": { "role": "server" },
+        },
+    });
+    let experiment = parse_object("test", object).experiment.unwrap();
+    let unit = Workload {
+        netns: "/proc/1/ns/net".into(),
+        inode: 7,
+        devices: vec!["br0".into(), "eth0".into(), "lo".into()],
+        default_device: Some("eth0".into()),
+        cgroup: Some(crate::plan::Cgroup { path: "/web".into(), id: 5, level: 1 }),
+        ..Workload::unbound("unit:web.service")
+    };
+    let lowered = lower(&experiment, spec_of(&experiment), &[unit], &Options::default());
+    let devices: Vec<&str> =
+        lowered.rules.iter().map(|rule| rule.hook.device.name.as_str()).collect();
+    assert_eq!(devices, ["eth0", "lo"]);
+    let [warning] = lowered.warnings.as_slice() else { panic!("{:?}", lowered.warnings) };
+    assert_eq!(warning.field, "spec.delay");
+    assert!(warning.message.contains("eth0 and lo is late"), "{warning}");
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn effects(spec: &NetworkChaos) -> Effects {
         bandwidth: spec.bandwidth.as_ref().map(super::BandwidthBlock::bandwidth),
         delay: spec.delay.as_ref().and_then(super::DelayBlock::delay),
         answer: None,
+        marked: None,
     }
 }
 

@@ -28,8 +28,17 @@ pub fn sentence(effects: &Effects, hook: &Hook, workload: &str, peers: &Peers) -
 
 fn effect_words(effects: &Effects, hook: &Hook) -> Vec<String> {
     // Answers are another kind's.
-    let Effects { partition, loss, corrupt, duplicate, rate, bandwidth, delay, answer: _ } =
-        effects;
+    let Effects {
+        partition,
+        loss,
+        corrupt,
+        duplicate,
+        rate,
+        bandwidth,
+        delay,
+        answer: _,
+        marked: _,
+    } = effects;
     let mut out = Vec::new();
     match partition {
         // The kernel tells a socket of a refused cgroup; nobody else has one to be told.
@@ -157,8 +166,17 @@ fn percent(share: f64) -> String {
 /// reorder) has 1. A mixture has none: what acted on a packet is then told by the counters of
 /// each effect only.
 pub fn declared(effects: &Effects) -> Option<f64> {
-    let Effects { partition, loss, corrupt, duplicate, rate, bandwidth, delay, answer: _ } =
-        effects;
+    let Effects {
+        partition,
+        loss,
+        corrupt,
+        duplicate,
+        rate,
+        bandwidth,
+        delay,
+        answer: _,
+        marked: _,
+    } = effects;
     let corrupt = corrupt.map(|corrupt| corrupt.chance);
     let mut chances = [*loss, corrupt, *duplicate].into_iter().flatten();
     let always = partition.is_some() || rate.is_some() || bandwidth.is_some() || delay.is_some();

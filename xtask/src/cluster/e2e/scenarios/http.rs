@@ -65,6 +65,27 @@ pub fn replaced_body(bench: &Bench<'_>) -> Result<()> {
     bench.kubectl(&["delete", "httpchaos/body", "--timeout=10s"]).map(drop)
 }
 
+/// Responses to one path are late, others and those of others are not.
+pub fn late(bench: &Bench<'_>) -> Result<()> {
+    let client = shop::app(bench, "myapp2")?.into_iter().next().context("a pod of myapp2")?;
+    let server = shop::app(bench, "myapp1")?.into_iter().next().context("a pod of myapp1")?;
+    let spec = json!({
+        "mode": "all", "selector": shop::selector("myapp1"), "target": "Response", "port": 80,
+        "path": "/", "delay": "500ms", "kfault": { "role": "server" },
+    });
+    bench.apply(&object("HTTPChaos", "late", &spec))?;
+    bench.condition("httpchaos/late", "AllInjected")?;
+    shop::takes(bench, &client, &server.address, 500, 900)?;
+    let other = format!("{}/other", bench::url(&server.address).trim_end_matches('/'));
+    let curl = format!("curl --silent --output /dev/null --write-out '%{{time_total}}' '{other}'");
+    let seconds: f64 = shop::shell(bench, &client, &curl)?.trim().parse()?;
+    ensure!(seconds < 0.3, "another path took {seconds} s");
+    shop::takes(bench, &server, &client.address, 0, 300)?;
+    bench.neighbour_is_well()?;
+    bench.kubectl(&["delete", "httpchaos/late", "--timeout=10s"])?;
+    shop::takes(bench, &client, &server.address, 0, 300)
+}
+
 /// What is not there yet is said in the record, and can be deleted.
 pub fn unsupported(bench: &Bench<'_>) -> Result<()> {
     let spec = json!({

@@ -1,0 +1,126 @@
+//! Requests that are cut: they do not arrive, and their client is told at once.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kfault_tests::cgroup::Cgroup;
+use kfault_tests::kfault::Run;
+use kfault_tests::manifest::Manifest;
+use kfault_tests::net::{Family, Net};
+use kfault_tests::probe::http::{Apart, Client, PORT, Style, request};
+use serde_json::json;
+
+use super::{Scene, needs_http, unharmed};
+use crate::harness::{Done, Test, tests};
+
+pub fn tests() -> Vec<Test> {
+    let all = tests!("http": a_cut_request_does_not_arrive_and_its_client_is_reset);
+    let mut all: Vec<Test> = all.into_iter().map(Test::smoke).collect();
+    all.extend(tests!("http":
+        only_requests_to_the_server_of_a_cgroup_are_cut,
+        a_request_to_be_delayed_has_a_late_response,
+        a_dry_run_cuts_and_delays_nothing,
+    ));
+    all
+}
+
+fn cut() -> Manifest {
+    let manifest = Manifest::http(PORT).with("target", json!("Request"));
+    manifest.with("path", json!("/cut*")).with("abort", json!(true))
+}
+
+/// Asks for something that is cut: a reset, and long before anything times out.
+fn ensure_cut(client: &mut Client, text: &str) -> Result<()> {
+    let start = Instant::now();
+    client.send(text.as_bytes())?;
+    ensure!(client.ensure_closed()?, "no reset");
+    ensure!(start.elapsed() < Duration::from_secs(2), "after {:?}", start.elapsed());
+    Ok(())
+}
+
+fn a_cut_request_does_not_arrive_and_its_client_is_reset() -> Result<Done> {
+    needs_http!();
+    let scene = Scene::new(Style::Whole)?;
+    let post = "POST /cut HTTP/1.1\r\nHost: p\r\nContent-Length: 5\r\n\r\nhello";
+    let summary = scene.with(&[&cut()], |_| {
+        for server in &scene.servers {
+            let before = server.answered();
+            for text in [&request("GET", "/cut/a"), post] {
+                let mut client = Client::connect(scene.outside(), server.address)?;
+                ensure!(client.get("/a")?.body == b"this is /a\n");
+                ensure_cut(&mut client, text)?;
+                // Others, and new connections, go on.
+                let mut client = Client::connect(scene.outside(), server.address)?;
+                ensure!(client.get("/b")?.body == b"this is /b\n");
+                client.ensure_drained()?;
+            }
+            ensure!(server.answered() == before + 4, "a request that was cut has arrived");
+        }
+        Ok(())
+    })?;
+    ensure!(summary.exchanged("matched") == 4, "{}", summary.json());
+    ensure!(summary.exchanged("injected") == 4, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn only_requests_to_the_server_of_a_cgroup_are_cut() -> Result<Done> {
+    needs_http!();
+    let net = Net::new()?;
+    let host = net.host()?;
+    let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
+    let _inside = Apart::start(&host.0.ns, &target, PORT)?;
+    let _outside = Apart::start(&host.0.ns, &other, PORT + 1)?;
+    let at = |port| SocketAddr::new(host.0.ip(Family::V4), port);
+    let two = Manifest::http(PORT + 1).named("kft-two").with("target", json!("Request"));
+    let two = two.with("abort", json!(true));
+    let run = Run::of(&cut().named("kft-one"))?.and(&two)?.target(&target.word()).seed(1);
+    let kfault = run.start()?;
+    for ns in [&net.server.ns, &host.0.ns] {
+        let mut client = Client::connect(ns, at(PORT))?;
+        client.get("/a")?;
+        ensure_cut(&mut client, &request("GET", "/cut")).with_context(|| ns.name().to_owned())?;
+        unharmed(ns, at(PORT + 1)).context("the server of another cgroup")?;
+    }
+    kfault.stop()?;
+    let mut client = Client::connect(&net.server.ns, at(PORT))?;
+    ensure!(client.get("/cut")?.body == b"this is /cut\n", "after recovery");
+    Ok(Done::Kept)
+}
+
+fn a_request_to_be_delayed_has_a_late_response() -> Result<Done> {
+    needs_http!();
+    let scene = Scene::new(Style::Whole)?;
+    let manifest = Manifest::http(PORT).with("target", json!("Request"));
+    let manifest = manifest.with("delay", json!("300ms")).with("method", json!("GET"));
+    scene.with(&[&manifest], |_| {
+        let mut client = scene.client()?;
+        let start = Instant::now();
+        ensure!(client.get("/a")?.body == b"this is /a\n");
+        let took = start.elapsed();
+        ensure!(took >= Duration::from_millis(300), "{took:?}");
+        ensure!(took < Duration::from_millis(600), "{took:?}");
+        client.ensure_drained()
+    })?;
+    Ok(Done::Kept)
+}
+
+fn a_dry_run_cuts_and_delays_nothing() -> Result<Done> {
+    needs_http!();
+    let net = Net::new()?;
+    let web = &net.client;
+    let server =
+        kfault_tests::probe::http::Server::start(&web.ns, web.ip(Family::V4), PORT, Style::Whole)?;
+    let late = Manifest::http(PORT).named("kft-late").with("path", json!("/late"));
+    let late = late.with("delay", json!("3s"));
+    let run = Run::of(&cut())?.and(&late)?.target(&web.ns.word()).seed(1).dry();
+    let kfault = run.start()?;
+    let mut client = Client::connect(&net.server.ns, server.address)?;
+    let start = Instant::now();
+    ensure!(client.get("/cut")?.body == b"this is /cut\n");
+    ensure!(client.get("/late")?.body == b"this is /late\n");
+    ensure!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let summary = kfault.stop()?;
+    ensure!(summary.exchanged("matched") == 2, "{}", summary.json());
+    Ok(Done::Kept)
+}
