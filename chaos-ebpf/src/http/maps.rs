@@ -137,7 +137,8 @@ pub struct Connection {
     pub asked: u32,
     /// 1: more at a time than can be told apart, or no HTTP/1 any more. Everything passes.
     pub deaf: u32,
-    /// Bytes of the response's body that are still to come. Written by the response side.
+    /// Bytes of the response's body, or of one chunk of it, that are still to come. Written by the
+    /// response side.
     pub left: u64,
     /// Responses so far.
     pub answered: u32,
@@ -149,6 +150,14 @@ pub struct Connection {
     pub since: u32,
     /// Bytes of a head that wait for the rest of it.
     pub corked: u32,
+    /// Where in a body of chunks: one of [`crate::chunk`]'s.
+    pub chunk: u32,
+    /// How far a message has been read for them.
+    pub at: u32,
+    /// Bytes of that message.
+    pub size: u32,
+    /// The exchange that means this response.
+    pub exchange: u32,
     /// The requests: [`entry`] values.
     pub requests: [u64; HTTP_PIPELINE as usize],
 }

@@ -13,6 +13,7 @@ use chaos_abi::http::{HttpRule, passed, rule_flag};
 use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_PIPELINE, HTTP_STATUS, HTTP_TAIL};
 
 use crate::answer::{self, STATUS_AT, flag};
+use crate::chunk;
 use crate::maps::{
     ANSWERED, Answered, Connection, DEPTH, EXCHANGES_MAP, HEAD, IN_USE, PHASE_BODY, PHASE_HEAD,
     PHASE_OVER, PHASE_REST, SWALLOWED, TAILS, alive, below, connection, count, entry,
@@ -20,6 +21,9 @@ use crate::maps::{
 
 /// Digits of a status.
 const CODE: usize = 3;
+
+/// Of [`Connection::swallow`]: its end will not be found.
+const BROKEN: u32 = 2;
 
 const PASS: u32 = sk_action::SK_PASS;
 const DROP: u32 = sk_action::SK_DROP;
@@ -44,9 +48,11 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         return PASS;
     }
     if c.phase == PHASE_BODY {
-        let here = if c.left < size as u64 { c.left as u32 } else { size };
-        c.left -= here as u64;
-        if c.left == 0 {
+        let here = body(msg, c, size);
+        if c.chunk == chunk::BAD {
+            return broken(c);
+        }
+        if is_over(c) {
             c.phase = PHASE_HEAD;
         }
         if c.swallow == 0 {
@@ -59,7 +65,7 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         if unsafe { bpf_msg_pop_data(msg, 0, here, 0) } != 0 {
             return DROP;
         }
-        if c.left == 0 {
+        if is_over(c) {
             swallowed(1);
             c.swallow = 0;
         }
@@ -85,6 +91,41 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
     };
     leave(place);
     verdict
+}
+
+/// How many of a message's first bytes belong to the body that has begun.
+#[inline(always)]
+fn body(msg: *mut sk_msg_md, c: &mut Connection, size: u32) -> u32 {
+    if c.chunk != chunk::NONE {
+        chunk::read(msg, c, 0, size);
+        return c.at;
+    }
+    let here = if c.left < size as u64 { c.left as u32 } else { size };
+    c.left -= here as u64;
+    here
+}
+
+/// Nothing more of the body is to come.
+#[inline(always)]
+fn is_over(c: &Connection) -> bool {
+    c.left == 0 && c.chunk == chunk::NONE
+}
+
+/// Chunks that end nowhere. Whoever has been told another length could not tell the next response.
+#[inline(always)]
+fn broken(c: &mut Connection) -> u32 {
+    if c.swallow == BROKEN {
+        return DROP;
+    }
+    count(c.exchange, |counters| counters.passed[passed::CHUNKED] += 1);
+    if c.swallow != 0 {
+        swallowed(1);
+        c.swallow = BROKEN;
+        return DROP;
+    }
+    c.chunk = chunk::NONE;
+    c.phase = PHASE_REST;
+    PASS
 }
 
 /// The verdict is about this many bytes; what follows comes again.
@@ -233,18 +274,20 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         return PASS;
     }
     let is_empty = request & entry::HEAD != 0 || a.code == 204 || a.code == 304;
-    let is_chunked = !is_empty && a.flags & flag::CHUNKED != 0;
-    let is_counted = is_empty || !is_chunked && a.flags & flag::LENGTH != 0;
-    let length = if is_empty { 0 } else { a.length };
-    if !is_counted {
+    let is_coded = !is_empty && a.flags & flag::CODED != 0;
+    let is_counted = is_empty || !is_coded && a.flags & flag::LENGTH != 0;
+    let length = if is_empty || is_coded { 0 } else { a.length };
+    c.exchange = chosen;
+    let is_followed = is_coded && a.flags & flag::CHUNKED != 0 && chunk::start(msg, c, end, size);
+    if !is_counted && !is_followed {
         c.phase = PHASE_REST;
-    } else if length != 0 {
+    } else if is_followed || length != 0 {
         c.phase = PHASE_BODY;
-        c.left = length;
     }
     let acts = chosen != EXCHANGES && rule.flags & rule_flag::DRY_RUN == 0;
     if chosen != EXCHANGES {
-        if is_chunked && rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0 {
+        let replaces = rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0;
+        if is_coded && !is_followed && replaces {
             count(chosen, |counters| counters.passed[passed::CHUNKED] += 1);
             return PASS;
         }
@@ -253,22 +296,35 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
             return DROP;
         }
     }
-    let here = if length < (size - end) as u64 { length as u32 } else { size - end };
+    let mut here = size - end;
+    if is_followed {
+        here = c.at - end;
+    } else {
+        if length < here as u64 {
+            here = length as u32;
+        }
+        c.left = length - here as u64;
+    }
     if !acts {
-        c.left -= here as u64;
         return settle(msg, c, end + here, size);
     }
     let has_body = rule.flags & rule_flag::BODY != 0 && !is_empty;
     let gone = if has_body { end + here } else { end };
-    c.left = if is_counted { length - (gone - end) as u64 } else { 0 };
-    if c.left == 0 && c.phase == PHASE_BODY {
+    if !has_body {
+        // What is here of the body comes again.
+        c.left = length;
+        if is_followed {
+            chunk::begin(c);
+        }
+    }
+    if is_over(c) && c.phase == PHASE_BODY {
         c.phase = PHASE_HEAD;
     } else if has_body && c.phase == PHASE_BODY {
         c.swallow = 1;
         swallowed(0);
     }
     // A body without a length ends with its connection.
-    if has_body && !is_counted {
+    if has_body && c.phase == PHASE_REST {
         c.phase = PHASE_BODY;
         c.left = u64::MAX;
         c.swallow = 1;
@@ -290,7 +346,7 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
 /// Lets the message through to the end of the response.
 #[inline(always)]
 fn settle(msg: *mut sk_msg_md, c: &mut Connection, to: u32, size: u32) -> u32 {
-    if c.left == 0 && c.phase == PHASE_BODY {
+    if is_over(c) && c.phase == PHASE_BODY {
         c.phase = PHASE_HEAD;
     }
     if to < size && c.phase != PHASE_REST {
