@@ -1,5 +1,6 @@
 //! Faults of HTTP: which responses are meant, and what a client sees of them.
 
+mod chunks;
 mod pieces;
 mod servers;
 
@@ -35,6 +36,7 @@ pub fn tests() -> Vec<Test> {
         two_experiments_act_on_one_server,
     ));
     all.extend(pieces::tests());
+    all.extend(chunks::tests());
     all.extend(servers::tests());
     all
 }
