@@ -27,7 +27,7 @@ fn a_body_in_chunks_is_replaced_and_has_a_length_then() -> Result<Done> {
         let summary = scene.with(&[&manifest], |_| {
             for server in &scene.servers {
                 let mut client = Client::connect(scene.outside(), server.address)?;
-                for path in ["/chunked", "/many", "/a", "/chunked", "/many", "/many"] {
+                for path in ["/chunked", "/many", "/a", "/chunked"] {
                     let response = client.get(path).with_context(|| format!("{style:?}"))?;
                     ensure!(response.body == b"meant", "{style:?}: {path}: {}", response.status());
                     ensure!(response.header("content-length").as_deref() == Some("5"), "{path}");
@@ -42,7 +42,7 @@ fn a_body_in_chunks_is_replaced_and_has_a_length_then() -> Result<Done> {
             }
             Ok(())
         })?;
-        ensure!(summary.exchanged("injected") == 14, "{}", summary.json());
+        ensure!(summary.exchanged("injected") == 10, "{}", summary.json());
         ensure!(passed(&summary) == 0, "{}", summary.json());
     }
     Ok(Done::Kept)
@@ -73,7 +73,7 @@ fn chunks_are_followed_wherever_sends_split_them() -> Result<Done> {
             let mut client = scene.client()?;
             client.get("/other")?;
             for at in 1..old.len() + 9 {
-                for width in [0, 1, 2, 4] {
+                for width in [0, 1 + at % 4] {
                     let (first, second) = (at, at + width);
                     let asked = format!("/chunked?cut={first},{second}");
                     both(&mut client, &asked, &expected)?;
@@ -101,7 +101,7 @@ fn both(client: &mut Client, asked: &str, expected: &str) -> Result<()> {
 
 fn what_is_pipelined_with_chunks_is_told_apart() -> Result<Done> {
     needs_http!();
-    let paths = ["/chunked", "/b", "/many", "/chunked", "/b", "/chunked", "/many", "/b"];
+    let paths = ["/chunked", "/b", "/many", "/chunked", "/b", "/chunked", "/b"];
     let all: String = paths.iter().map(|path| request("GET", path)).collect();
     for (style, meant) in [
         (Style::Whole, "/b"),

@@ -19,7 +19,7 @@ pub const PORT: u16 = 7781;
 pub const BIG: usize = 1 << 20;
 
 /// Bytes of the body of `/many`, which comes in [`many`].
-pub const MANY: usize = 4 << 20;
+pub const MANY: usize = 3 << 20;
 
 /// What a [`Server`] answers to a path; `None` where it never answers.
 #[must_use]
