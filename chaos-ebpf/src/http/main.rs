@@ -5,7 +5,7 @@
 //! - [`response`]: what the server sends on such a socket, before it is sent: which response
 //!   belongs to which request, and what becomes of it.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
-//! - [`chunk`]: where a body in chunks ends.
+//! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
 //! A parser that is in doubt lets the bytes through and counts that. There is one writer for each
@@ -18,6 +18,8 @@
 mod answer;
 #[cfg(target_arch = "bpf")]
 mod ask;
+#[cfg(target_arch = "bpf")]
+mod body;
 #[cfg(target_arch = "bpf")]
 mod chunk;
 #[cfg(target_arch = "bpf")]

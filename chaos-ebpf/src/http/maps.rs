@@ -144,7 +144,7 @@ pub struct Connection {
     pub answered: u32,
     /// One of the `PHASE_` constants.
     pub phase: u32,
-    /// 1: what is still to come of the body is thrown away.
+    /// 1: what is still to come of the body is thrown away. 2: its end will not be found.
     pub swallow: u32,
     /// `asked` when the response began.
     pub since: u32,

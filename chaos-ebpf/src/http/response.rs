@@ -13,17 +13,14 @@ use chaos_abi::http::{HttpRule, passed, rule_flag};
 use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_PIPELINE, HTTP_STATUS, HTTP_TAIL};
 
 use crate::answer::{self, STATUS_AT, flag};
-use crate::chunk;
 use crate::maps::{
     ANSWERED, Answered, Connection, DEPTH, EXCHANGES_MAP, HEAD, IN_USE, PHASE_BODY, PHASE_HEAD,
-    PHASE_OVER, PHASE_REST, SWALLOWED, TAILS, alive, below, connection, count, entry,
+    PHASE_OVER, PHASE_REST, TAILS, alive, below, connection, count, entry,
 };
+use crate::{body, chunk};
 
 /// Digits of a status.
 const CODE: usize = 3;
-
-/// Of [`Connection::swallow`]: its end will not be found.
-const BROKEN: u32 = 2;
 
 const PASS: u32 = sk_action::SK_PASS;
 const DROP: u32 = sk_action::SK_DROP;
@@ -48,11 +45,11 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         return PASS;
     }
     if c.phase == PHASE_BODY {
-        let here = body(msg, c, size);
+        let here = body::read(msg, c, size);
         if c.chunk == chunk::BAD {
-            return broken(c);
+            return if body::may_break(c) { PASS } else { DROP };
         }
-        if is_over(c) {
+        if body::is_over(c) {
             c.phase = PHASE_HEAD;
         }
         if c.swallow == 0 {
@@ -65,8 +62,8 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         if unsafe { bpf_msg_pop_data(msg, 0, here, 0) } != 0 {
             return DROP;
         }
-        if is_over(c) {
-            swallowed(1);
+        if body::is_over(c) {
+            body::swallowed(1);
             c.swallow = 0;
         }
         if here == size {
@@ -93,41 +90,6 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
     verdict
 }
 
-/// How many of a message's first bytes belong to the body that has begun.
-#[inline(always)]
-fn body(msg: *mut sk_msg_md, c: &mut Connection, size: u32) -> u32 {
-    if c.chunk != chunk::NONE {
-        chunk::read(msg, c, 0, size);
-        return c.at;
-    }
-    let here = if c.left < size as u64 { c.left as u32 } else { size };
-    c.left -= here as u64;
-    here
-}
-
-/// Nothing more of the body is to come.
-#[inline(always)]
-fn is_over(c: &Connection) -> bool {
-    c.left == 0 && c.chunk == chunk::NONE
-}
-
-/// Chunks that end nowhere. Whoever has been told another length could not tell the next response.
-#[inline(always)]
-fn broken(c: &mut Connection) -> u32 {
-    if c.swallow == BROKEN {
-        return DROP;
-    }
-    count(c.exchange, |counters| counters.passed[passed::CHUNKED] += 1);
-    if c.swallow != 0 {
-        swallowed(1);
-        c.swallow = BROKEN;
-        return DROP;
-    }
-    c.chunk = chunk::NONE;
-    c.phase = PHASE_REST;
-    PASS
-}
-
 /// The verdict is about this many bytes; what follows comes again.
 #[inline(always)]
 fn apply(msg: *mut sk_msg_md, bytes: u32) {
@@ -140,14 +102,6 @@ fn apply(msg: *mut sk_msg_md, bytes: u32) {
 fn cork(msg: *mut sk_msg_md, bytes: u32) {
     // SAFETY: plain helper call.
     unsafe { bpf_msg_cork_bytes(msg, bytes) };
-}
-
-#[inline(always)]
-fn swallowed(which: u32) {
-    if let Some(counter) = SWALLOWED.get_ptr_mut(which) {
-        // SAFETY: the value of this CPU.
-        unsafe { *counter += 1 };
-    }
 }
 
 /// Takes a place of this CPU.
@@ -317,11 +271,11 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
             chunk::begin(c);
         }
     }
-    if is_over(c) && c.phase == PHASE_BODY {
+    if body::is_over(c) && c.phase == PHASE_BODY {
         c.phase = PHASE_HEAD;
     } else if has_body && c.phase == PHASE_BODY {
         c.swallow = 1;
-        swallowed(0);
+        body::swallowed(0);
     }
     // A body without a length ends with its connection.
     if has_body && c.phase == PHASE_REST {
@@ -346,7 +300,7 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
 /// Lets the message through to the end of the response.
 #[inline(always)]
 fn settle(msg: *mut sk_msg_md, c: &mut Connection, to: u32, size: u32) -> u32 {
-    if is_over(c) && c.phase == PHASE_BODY {
+    if body::is_over(c) && c.phase == PHASE_BODY {
         c.phase = PHASE_HEAD;
     }
     if to < size && c.phase != PHASE_REST {
