@@ -1,5 +1,6 @@
 //! Faults of HTTP: which responses are meant, and what a client sees of them.
 
+mod chunks;
 mod cut;
 mod delay;
 mod pieces;
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Test> {
     all.extend(cut::tests());
     all.extend(delay::tests());
     all.extend(pieces::tests());
+    all.extend(chunks::tests());
     all.extend(servers::tests());
     // The one of the smoke tier stays in every tier.
     all.into_iter().map(Test::dear).collect()

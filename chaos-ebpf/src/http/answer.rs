@@ -15,16 +15,20 @@ const VALUE: u32 = 3;
 
 /// Bits of [`Answer::flags`].
 pub mod flag {
-    /// The body comes in chunks.
+    /// The body comes in chunks, where it is [`CODED`].
     pub const CHUNKED: u32 = 1 << 0;
     /// `length` is known.
     pub const LENGTH: u32 = 1 << 1;
     /// This is no response of HTTP/1.
     pub const BAD: u32 = 1 << 2;
+    /// The body is coded for its transfer.
+    pub const CODED: u32 = 1 << 3;
 }
 
 const CONTENT_LENGTH: u64 = name_hash(b"content-length");
 const TRANSFER_ENCODING: u64 = name_hash(b"transfer-encoding");
+/// The last bytes of a list of codings of which the last one is chunks: alone, or behind others.
+const CHUNKED: [u64; 2] = [u64::from_be_bytes(*b"\0chunked"), u64::from_be_bytes(*b",chunked")];
 /// How responses begin; the digit behind it does not matter.
 const START: [u8; 8] = *b"HTTP/1.?";
 /// Where the status stands: behind `HTTP/1.1 `.
@@ -58,6 +62,8 @@ pub struct Answer {
     value: u64,
     trimmed: u64,
     number: u64,
+    /// The last eight bytes of a value in lower case, without spaces.
+    last: u64,
     /// Bytes of the body.
     pub length: u64,
 }
@@ -139,6 +145,7 @@ unsafe extern "C" fn one_byte(i: u64, context: *mut Context) -> i64 {
     a.value = step(a.value, byte);
     if !is_space {
         a.trimmed = a.value;
+        a.last = a.last << 8 | lower(byte) as u64;
     }
     if byte.is_ascii_digit() {
         a.number = a.number.wrapping_mul(10).wrapping_add((byte - b'0') as u64);
@@ -181,6 +188,7 @@ fn name_end(a: &mut Answer, rule: *const HttpRule) {
     a.value = EMPTY;
     a.trimmed = EMPTY;
     a.number = 0;
+    a.last = 0;
     let mut i = 0;
     while i < HTTP_DROPPED {
         // SAFETY: a map value.
@@ -217,7 +225,10 @@ fn line_end(a: &mut Answer, rule: *const HttpRule, i: u32) -> i64 {
         a.length = a.number;
         a.flags |= flag::LENGTH;
     } else if a.hash == TRANSFER_ENCODING {
-        a.flags |= flag::CHUNKED;
+        a.flags |= flag::CODED | flag::CHUNKED;
+        if a.last != CHUNKED[0] && a.last != CHUNKED[1] {
+            a.flags &= !flag::CHUNKED;
+        }
     }
     if a.is_dropped != 0 {
         a.at = a.line;

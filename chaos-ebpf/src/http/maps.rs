@@ -147,18 +147,27 @@ pub struct Connection {
     pub deaf: u32,
     /// A request was cut: whatever comes is cut too, until then.
     pub cut_until: u64,
-    /// Bytes of the response's body that are still to come. Written by the response side.
+    /// Bytes of the response's body, or of one chunk of it, that are still to come. Written by the
+    /// response side.
     pub left: u64,
     /// Responses so far.
     pub answered: u32,
     /// One of the `PHASE_` constants.
     pub phase: u32,
-    /// 1: what is still to come of the body is thrown away.
+    /// 1: what is still to come of the body is thrown away. 2: its end will not be found.
     pub swallow: u32,
     /// `asked` when the response began.
     pub since: u32,
     /// Bytes of a head that wait for the rest of it.
     pub corked: u32,
+    /// Where in a body of chunks: one of [`crate::chunk`]'s.
+    pub chunk: u32,
+    /// How far a message has been read for them.
+    pub at: u32,
+    /// Bytes of that message.
+    pub size: u32,
+    /// The exchange that means this response.
+    pub exchange: u32,
     /// Nothing with a payload leaves before, nanoseconds of `CLOCK_MONOTONIC`. Written by the
     /// response side.
     pub until: u64,

@@ -15,8 +15,9 @@ use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_PIPELINE, HTTP_STATUS, H
 use crate::answer::{self, STATUS_AT, flag};
 use crate::maps::{
     ANSWERED, Answered, Connection, DEPTH, EXCHANGES_MAP, HEAD, IN_USE, PHASE_BODY, PHASE_HEAD,
-    PHASE_OVER, PHASE_REST, SWALLOWED, TAILS, alive, below, connection, count, entry,
+    PHASE_OVER, PHASE_REST, TAILS, alive, below, connection, count, entry,
 };
+use crate::{body, chunk};
 
 /// Digits of a status.
 const CODE: usize = 3;
@@ -44,9 +45,11 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         return PASS;
     }
     if c.phase == PHASE_BODY {
-        let here = if c.left < size as u64 { c.left as u32 } else { size };
-        c.left -= here as u64;
-        if c.left == 0 {
+        let here = body::read(msg, c, size);
+        if c.chunk == chunk::BAD {
+            return if body::may_break(c) { PASS } else { DROP };
+        }
+        if body::is_over(c) {
             c.phase = PHASE_HEAD;
         }
         if c.swallow == 0 {
@@ -59,8 +62,8 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         if unsafe { bpf_msg_pop_data(msg, 0, here, 0) } != 0 {
             return DROP;
         }
-        if c.left == 0 {
-            swallowed(1);
+        if body::is_over(c) {
+            body::swallowed(1);
             c.swallow = 0;
         }
         if here == size {
@@ -99,14 +102,6 @@ fn apply(msg: *mut sk_msg_md, bytes: u32) {
 fn cork(msg: *mut sk_msg_md, bytes: u32) {
     // SAFETY: plain helper call.
     unsafe { bpf_msg_cork_bytes(msg, bytes) };
-}
-
-#[inline(always)]
-fn swallowed(which: u32) {
-    if let Some(counter) = SWALLOWED.get_ptr_mut(which) {
-        // SAFETY: the value of this CPU.
-        unsafe { *counter += 1 };
-    }
 }
 
 /// Takes a place of this CPU.
@@ -233,18 +228,20 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         return PASS;
     }
     let is_empty = request & entry::HEAD != 0 || a.code == 204 || a.code == 304;
-    let is_chunked = !is_empty && a.flags & flag::CHUNKED != 0;
-    let is_counted = is_empty || !is_chunked && a.flags & flag::LENGTH != 0;
-    let length = if is_empty { 0 } else { a.length };
-    if !is_counted {
+    let is_coded = !is_empty && a.flags & flag::CODED != 0;
+    let is_counted = is_empty || !is_coded && a.flags & flag::LENGTH != 0;
+    let length = if is_empty || is_coded { 0 } else { a.length };
+    c.exchange = chosen;
+    let is_followed = is_coded && a.flags & flag::CHUNKED != 0 && chunk::start(msg, c, end, size);
+    if !is_counted && !is_followed {
         c.phase = PHASE_REST;
-    } else if length != 0 {
+    } else if is_followed || length != 0 {
         c.phase = PHASE_BODY;
-        c.left = length;
     }
     let mut acts = chosen != EXCHANGES && rule.flags & rule_flag::DRY_RUN == 0;
     if chosen != EXCHANGES {
-        if is_chunked && rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0 {
+        let replaces = rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0;
+        if is_coded && !is_followed && replaces {
             count(chosen, |counters| counters.passed[passed::CHUNKED] += 1);
             return PASS;
         }
@@ -257,22 +254,35 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
         delay(c, rule);
         acts = rule.flags & rule_flag::EDIT != 0;
     }
-    let here = if length < (size - end) as u64 { length as u32 } else { size - end };
+    let mut here = size - end;
+    if is_followed {
+        here = c.at - end;
+    } else {
+        if length < here as u64 {
+            here = length as u32;
+        }
+        c.left = length - here as u64;
+    }
     if !acts {
-        c.left -= here as u64;
         return settle(msg, c, end + here, size);
     }
     let has_body = rule.flags & rule_flag::BODY != 0 && !is_empty;
     let gone = if has_body { end + here } else { end };
-    c.left = if is_counted { length - (gone - end) as u64 } else { 0 };
-    if c.left == 0 && c.phase == PHASE_BODY {
+    if !has_body {
+        // What is here of the body comes again.
+        c.left = length;
+        if is_followed {
+            chunk::begin(c);
+        }
+    }
+    if body::is_over(c) && c.phase == PHASE_BODY {
         c.phase = PHASE_HEAD;
     } else if has_body && c.phase == PHASE_BODY {
         c.swallow = 1;
-        swallowed(0);
+        body::swallowed(0);
     }
     // A body without a length ends with its connection.
-    if has_body && !is_counted {
+    if has_body && c.phase == PHASE_REST {
         c.phase = PHASE_BODY;
         c.left = u64::MAX;
         c.swallow = 1;
@@ -307,7 +317,7 @@ fn delay(c: &mut Connection, rule: &HttpRule) {
 /// Lets the message through to the end of the response.
 #[inline(always)]
 fn settle(msg: *mut sk_msg_md, c: &mut Connection, to: u32, size: u32) -> u32 {
-    if c.left == 0 && c.phase == PHASE_BODY {
+    if body::is_over(c) && c.phase == PHASE_BODY {
         c.phase = PHASE_HEAD;
     }
     if to < size && c.phase != PHASE_REST {

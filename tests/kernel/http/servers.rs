@@ -9,6 +9,7 @@ use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{Family, Net};
 use kfault_tests::probe::http::{Apart, Client, PORT};
 use kfault_tests::probe::nginx::{Nginx, PAGE};
+use kfault_tests::probe::node::{Node, SAID};
 use kfault_tests::probe::tcp;
 
 use super::{needs_http, replaced, unharmed};
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Test> {
         what_is_no_http_1_passes_and_is_counted,
         the_server_of_a_cgroup_is_meant_and_its_neighbour_is_not,
         nginx_answers_with_the_replaced_body,
+        node_answers_with_the_replaced_body,
     )
 }
 
@@ -93,18 +95,54 @@ fn nginx_answers_with_the_replaced_body() -> Result<Done> {
         net.server.ns.output("curl", &[&["-sS", "--max-time", "10"], args].concat())
     };
     ensure!(curl(&[&url("/")])? == PAGE);
+    // What is packed as it is sent comes in chunks.
+    let packed = ["-i", "-o", "-", "--raw", "-H", "Accept-Encoding: gzip"];
+    let head = curl(&["-D", "-", "-o", "/dev/null", packed[4], packed[5], &url("/large")])?;
+    ensure!(head.contains("Transfer-Encoding: chunked\r\n"), "{head}");
     let manifest = Manifest::http(PORT).with("replace", replaced("{\"short\":1}"));
     let kfault = Run::of(&manifest)?.target(&web.ns.word()).seed(1).start()?;
     // Two on one connection, one that is cut in pieces by sendfile.
     let both = curl(&["-i", &url("/"), &url("/large")])?;
     ensure!(both.matches("{\"short\":1}").count() == 2, "{both}");
     ensure!(both.matches("Content-Length: 11\r\n").count() == 2, "{both}");
+    let both = curl(&[&packed[..], &[&url("/"), "-o", "-", &url("/large")]].concat())?;
+    ensure!(both.matches("{\"short\":1}").count() == 2, "{both}");
+    ensure!(!both.contains("-Encoding"), "{both}");
     ensure!(curl(&["-0", &url("/")])? == "{\"short\":1}", "HTTP/1.0");
     let head = curl(&["-I", &url("/")])?;
     ensure!(head.contains(&format!("Content-Length: {}", PAGE.len())), "{head}");
     let summary = kfault.stop()?;
     ensure!(curl(&[&url("/")])? == PAGE, "after recovery");
-    ensure!(summary.exchanged("injected") == 4, "{}", summary.json());
+    ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
     drop(nginx);
+    Ok(Done::Kept)
+}
+
+fn node_answers_with_the_replaced_body() -> Result<Done> {
+    needs_http!();
+    if let Some(proof) = Proof::by_trying("start node", Node::look) {
+        return Ok(Done::Cannot(proof));
+    }
+    let net = Net::new()?;
+    let web = &net.client;
+    let node = Node::start(&web.ns, PORT)?;
+    let url = format!("http://{}:{PORT}/", web.v4);
+    let curl = |args: &[&str]| {
+        net.server.ns.output("curl", &[&["-sS", "--max-time", "10"], args].concat())
+    };
+    let before = curl(&["-i", &url])?;
+    ensure!(before.contains("Transfer-Encoding: chunked\r\n"), "{before}");
+    ensure!(before.contains(SAID), "{before}");
+    let manifest = Manifest::http(PORT).with("replace", replaced("{\"short\":1}"));
+    let kfault = Run::of(&manifest)?.target(&web.ns.word()).seed(1).start()?;
+    // Three on one connection: a response that begins is behind one that is over.
+    let all = curl(&["-i", "-v", "--stderr", "-", &url, &url, &url])?;
+    ensure!(all.matches("{\"short\":1}").count() == 3, "{all}");
+    ensure!(all.matches("Re-using existing connection").count() == 2, "{all}");
+    ensure!(!all.contains("Transfer-Encoding") && !all.contains("Trailer"), "{all}");
+    let summary = kfault.stop()?;
+    ensure!(curl(&[&url])? == SAID, "after recovery");
+    ensure!(summary.exchanged("injected") == 3, "{}", summary.json());
+    drop(node);
     Ok(Done::Kept)
 }

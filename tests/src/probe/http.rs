@@ -18,6 +18,9 @@ pub const PORT: u16 = 7781;
 /// Bytes of the body of `/big`.
 pub const BIG: usize = 1 << 20;
 
+/// Bytes of the body of `/many`, which comes in [`many`].
+pub const MANY: usize = 3 << 20;
+
 /// What a [`Server`] answers to a path; `None` where it never answers.
 #[must_use]
 pub fn answer(method: &str, path: &str) -> Option<Vec<u8>> {
@@ -30,22 +33,45 @@ pub fn answer(method: &str, path: &str) -> Option<Vec<u8>> {
         [head.as_bytes(), body].concat()
     };
     let fixed = |text: &str| text.as_bytes().to_vec();
+    let chunks = |body: &[u8]| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kind: chunks\r\n\r\n";
+        let body = if method == "HEAD" { &[] } else { body };
+        [head.as_bytes(), body].concat()
+    };
     Some(match path.split('?').next().unwrap_or_default() {
         "/big" => body(&vec![b'x'; BIG]),
         "/empty" => body(b""),
         "/missing" => fixed("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"),
         "/none" => fixed("HTTP/1.1 204 No Content\r\n\r\n"),
         "/same" => fixed("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
-        "/chunked" => fixed(
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kind: chunks\r\n\r\n\
-             5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n",
-        ),
+        "/chunked" => chunks(b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n"),
+        "/many" => chunks(&many()),
+        "/broken" => chunks(b"5\r\nhello\r\nno size\r\n0\r\n\r\n"),
+        "/close/coded" => fixed("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, x\r\n\r\n2\r\nab"),
         "/early" => {
             [&b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"[..], &body(b"late")].concat()
         }
         "/silent" => return None,
         _ => body(format!("this is {path}\n").as_bytes()),
     })
+}
+
+/// A body in chunks of many sizes, from one byte to a hundred thousand.
+fn many() -> Vec<u8> {
+    let (mut body, mut left, mut size) = (Vec::with_capacity(MANY + (MANY >> 3)), MANY, 1);
+    while left > 0 {
+        let here = left.min(size);
+        left -= here;
+        // Digits of both cases, and zeros in front.
+        let line = if here % 2 == 0 { format!("{here:x}") } else { format!("{here:04X}") };
+        body.extend(line.bytes().chain(*b"\r\n"));
+        // What looks like the end is none.
+        body.extend(b"\r\n0\r\n\r\n".iter().cycle().take(here));
+        body.extend(b"\r\n");
+        size = if size > 100_000 { 1 } else { size + 1 + size / 16 };
+    }
+    body.extend(b"0\r\n\r\n");
+    body
 }
 
 /// How a [`Server`] sends.
@@ -59,6 +85,9 @@ pub enum Style {
     Pieces(usize),
     /// Answers to all requests that have arrived in one piece.
     Together,
+    /// The same, cut at bytes that the path's query names, as in `?cut=7,100&pause`. With `pause`
+    /// it waits half a second at each.
+    Cut,
 }
 
 /// A server with a thread per connection. Ends when dropped.
@@ -133,7 +162,7 @@ fn serve(
             Err(e) => return Err(e),
         };
         held.extend_from_slice(&buffer[..length]);
-        let mut together = Vec::new();
+        let (mut together, mut query) = (Vec::new(), String::new());
         while let Some(end) = end_of_request(&held) {
             let request: Vec<u8> = held.drain(..end).collect();
             let text = String::from_utf8_lossy(&request).into_owned();
@@ -143,20 +172,38 @@ fn serve(
             let Some(answer) = answer(method, path) else { continue };
             match style {
                 Style::Together => together.extend(answer),
+                Style::Cut => {
+                    query.push_str(path.split_once("?cut=").unwrap_or_default().1);
+                    together.extend(answer);
+                }
                 style => send(&mut stream, &answer, style)?,
             }
             if path.starts_with("/close") {
                 return Ok(());
             }
         }
-        stream.write_all(&together)?;
+        cut(&mut stream, &together, &query)?;
     }
     Ok(())
 }
 
+fn cut(stream: &mut TcpStream, mut bytes: &[u8], query: &str) -> io::Result<()> {
+    let (cuts, pauses) = query.split_once('&').map_or((query, false), |(cuts, _)| (cuts, true));
+    let mut before = 0;
+    for at in cuts.split(',').filter_map(|at| at.parse::<usize>().ok()) {
+        let (piece, rest) = bytes.split_at(at.saturating_sub(before).min(bytes.len()));
+        stream.write_all(piece)?;
+        (bytes, before) = (rest, at);
+        if pauses {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    stream.write_all(bytes)
+}
+
 fn send(stream: &mut TcpStream, answer: &[u8], style: Style) -> io::Result<()> {
     match style {
-        Style::Whole | Style::Together => stream.write_all(answer),
+        Style::Whole | Style::Together | Style::Cut => stream.write_all(answer),
         Style::Apart => {
             let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
             stream.write_all(&answer[..end])?;
@@ -334,6 +381,12 @@ impl Client {
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(true),
             Err(e) => Err(e).context("wait for the end of the connection"),
         }
+    }
+
+    /// Bytes that have come and belong to no response yet.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// That nothing was left over.

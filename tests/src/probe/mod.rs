@@ -4,6 +4,7 @@ pub mod dns;
 pub mod dns_load;
 pub mod http;
 pub mod nginx;
+pub mod node;
 pub mod ping;
 pub mod process;
 pub mod tcp;

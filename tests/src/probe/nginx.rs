@@ -42,7 +42,7 @@ impl Nginx {
         let text = format!(
             "daemon off;\nuser root;\nworker_processes 1;\npid {here}/nginx.pid;\n\
              error_log {here}/nginx.log;\nevents {{}}\nhttp {{\n    access_log off;\n    \
-             sendfile on;\n{temporary}    server {{ listen {port}; root {here}; }}\n}}\n"
+             sendfile on;\n    gzip on;\n    gzip_types *;\n{temporary}    server {{ listen {port}; root {here}; }}\n}}\n"
         );
         std::fs::write(&config, text).context("a configuration")?;
         let child = ns
