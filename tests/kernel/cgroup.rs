@@ -373,6 +373,8 @@ fn a_rejected_cgroup_is_refused() -> Result<Done> {
 
 /// On a host with v1 alone a cgroup can be found, and its sockets cannot.
 fn without_v2_the_network_of_a_cgroup_is_refused() -> Result<Done> {
+    let net = Net::new()?;
+    let host = net.host()?;
     let target = Cgroup::in_all("target")?;
     let needs = || {
         let is_there = target.file("freezer.state").is_some();
@@ -387,5 +389,8 @@ fn without_v2_the_network_of_a_cgroup_is_refused() -> Result<Done> {
         let is_said = ended.errors.contains("no cgroup v2 hierarchy is mounted");
         ensure!(is_said && ended.errors.contains("mount -t cgroup2"), "{}", ended.errors);
     }
+    // The host's device outlives the net, or nobody can delete it.
+    drop(net);
+    drop(host);
     Ok(Done::Kept)
 }

@@ -165,6 +165,9 @@ impl Settings {
         limits: &[IoLimit],
         sys: &Path,
     ) -> Result<(), EngineError> {
+        if version == Version::V1 {
+            reads_only(limits)?;
+        }
         // A disk's own limit counts before that of every disk.
         let (some, every): (Vec<_>, Vec<_>) = limits.iter().partition(|l| l.device.is_some());
         let mut wanted: BTreeMap<(Disk, usize), u64> = BTreeMap::new();
@@ -190,23 +193,12 @@ impl Settings {
                     way_out: "choose at least 1; freeze: true stops the target altogether",
                 });
             }
-            let knob = match (version, rated.is_write) {
-                (Version::V2, _) => {
+            let knob = match version {
+                Version::V2 => {
                     knob(directory, "io.max", rated.field)?.of_device(&disk.number, Some(rated.v2))
                 }
-                (Version::V1, false) => {
+                Version::V1 => {
                     knob(directory, rated.v1, rated.field)?.of_device(&disk.number, None)
-                }
-                // Writes leave the page cache through the kernel's own threads, in the root.
-                (Version::V1, true) => {
-                    return Err(EngineError::Unsupported {
-                        mechanism: rated.field,
-                        reason: "the disk controller of this host is cgroup v1 (blkio), which \
-                                 limits direct writes and not those through the page cache"
-                            .into(),
-                        way_out: "use a host with cgroup v2 only \
-                                  (systemd.unified_cgroup_hierarchy=1), or limit reads",
-                    });
                 }
             };
             self.add(knob, rated.field, rate.to_string())?;
@@ -266,6 +258,23 @@ const RATES: [Rate; 4] = [
         is_write: true,
     },
 ];
+
+/// Refuses writes in v1, where they leave the page cache through the kernel's own threads, in the
+/// root.
+fn reads_only(limits: &[IoLimit]) -> Result<(), EngineError> {
+    let all = limits.iter().flat_map(|limit| RATES.iter().zip(rates(limit)));
+    let mut written = all.filter(|(rated, rate)| rated.is_write && rate.is_some());
+    let Some((rated, _)) = written.next() else { return Ok(()) };
+    Err(EngineError::Unsupported {
+        mechanism: rated.field,
+        reason:
+            "the disk controller of this host is cgroup v1 (blkio), which limits direct writes \
+                 and not those through the page cache"
+                .into(),
+        way_out: "use a host with cgroup v2 only (systemd.unified_cgroup_hierarchy=1), or limit \
+                  reads",
+    })
+}
 
 /// In the order of [`RATES`]. The kernel keeps operations per second in 32 bits.
 fn rates(limit: &IoLimit) -> [Option<u64>; 4] {
