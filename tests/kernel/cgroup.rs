@@ -16,7 +16,7 @@ use kfault_tests::stats::is_likely;
 use serde_json::json;
 
 use crate::faulty::{probe, unharmed, with_run};
-use crate::harness::{Done, Test, tests};
+use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> = tests!("cgroup scope":
@@ -37,6 +37,7 @@ pub fn tests() -> Vec<Test> {
         what_arrives_at_the_cgroup_is_dropped,
         what_arrives_at_the_cgroup_is_lost,
         a_rejected_cgroup_is_refused,
+        without_v2_the_network_of_a_cgroup_is_refused,
     ));
     all
 }
@@ -367,5 +368,29 @@ fn a_rejected_cgroup_is_refused() -> Result<Done> {
         }
         Ok(())
     })?;
+    Ok(Done::Kept)
+}
+
+/// On a host with v1 alone a cgroup can be found, and its sockets cannot.
+fn without_v2_the_network_of_a_cgroup_is_refused() -> Result<Done> {
+    let net = Net::new()?;
+    let host = net.host()?;
+    let target = Cgroup::in_all("target")?;
+    let needs = || {
+        let is_there = target.file("freezer.state").is_some();
+        is_there.then_some(()).context("this host has no controllers of v1")
+    };
+    if let Some(proof) = Proof::by_trying("cgroup v1", needs) {
+        return Ok(Done::Cannot(proof));
+    }
+    for manifest in [Manifest::new("partition"), Manifest::delay("30ms")] {
+        let run = Run::of(&manifest)?.target(&target.word()).without_v2().duration("1s");
+        let ended = run.ends_with(3)?;
+        let is_said = ended.errors.contains("no cgroup v2 hierarchy is mounted");
+        ensure!(is_said && ended.errors.contains("mount -t cgroup2"), "{}", ended.errors);
+    }
+    // The host's device outlives the net, or nobody can delete it.
+    drop(net);
+    drop(host);
     Ok(Done::Kept)
 }

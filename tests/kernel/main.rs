@@ -11,6 +11,7 @@
 //! kernel as-worker WORK          uses what a cgroup limits
 //! kernel as-http PORT            is a server
 //! kernel as-sender             sends what it is told on stdin, for tests of cgroups
+//! kernel as-kfault-without-v2 ARGS…   is kfault on a host that has cgroup v1 alone
 //! kernel as-kfault-crashing POINT before|after ARGS…   is kfault, and dies there
 //! ```
 
@@ -65,6 +66,13 @@ fn main() -> ExitCode {
             Ok(()) => return chaos_user::cli::main_with(args),
             Err(error) => Err(error),
         },
+        "as-kfault-without-v2" => {
+            args.remove(1);
+            match kfault_tests::cgroup::leave_v2() {
+                Ok(()) => return chaos_user::cli::main_with(args),
+                Err(error) => Err(error),
+            }
+        }
         // A worker of a stress experiment: the engine starts the program that it is part of.
         "worker" => return chaos_user::cli::main_with(args),
         "as-worker" => args

@@ -41,6 +41,7 @@ pub fn tests() -> Vec<Test> {
         sync_and_disk_workers_write_and_leave_no_file,
         hundreds_of_workers_share_what_there_is,
         a_dry_run_starts_nobody,
+        without_v2_a_worker_is_in_the_cgroups_of_v1,
     ));
     all.extend(ends::tests());
     all.extend(refused::tests());
@@ -440,5 +441,34 @@ fn a_dry_run_starts_nobody() -> Result<Done> {
     ensure!(scene.target.is_empty(), "somebody works");
     kfault.stop()?;
     scene.ensure_over("after a dry run")?;
+    Ok(Done::Kept)
+}
+
+/// A host that has v1 alone.
+fn without_v2_a_worker_is_in_the_cgroups_of_v1() -> Result<Done> {
+    let scene = Scene::new()?;
+    let file = || scene.target.file("cpuacct.usage").context("no processor time in cgroup v1");
+    if let Some(proof) = Proof::by_trying("cgroup v1", || file().map(drop)) {
+        return Ok(Done::Cannot(proof));
+    }
+    let cpu = Manifest::stress(&json!({"cpu": {"workers": 1, "load": 50}}));
+    let kfault = scene.run(&cpu)?.without_v2().start()?;
+    let workers = fs::read_to_string(file()?.with_file_name("cgroup.procs"))?;
+    let workers: Vec<&str> = workers.lines().collect();
+    ensure!(workers.len() == 1, "one worker was asked for: {workers:?}");
+    let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", workers[0]))?;
+    let is_in = |name: &str| {
+        let mut all = cgroups.lines().filter(|line| line.contains(name));
+        all.any(|line| line.ends_with(scene.target.path()))
+    };
+    ensure!(is_in(":freezer:") && is_in("cpuacct") && is_in("pids"), "it is in {cgroups}");
+    std::thread::sleep(Duration::from_secs(3));
+    let summary = kfault.stop()?;
+    let figures = &summary.json()["strains"][0]["figures"];
+    let used = figures["cgroupCpuSeconds"].as_f64().context("a figure")?;
+    println!("{used} s of a processor in 3 s at 50 %");
+    // Somebody else may want the processor.
+    ensure!((0.5..3.0).contains(&used), "a worker at 50 % used {used} s");
+    scene.ensure_over("after recovery")?;
     Ok(Done::Kept)
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+
+use crate::ns::mount as mount_over;
 
 /// Every cgroup of the tests begins with this.
 const PREFIX: &str = "kft-";
@@ -13,8 +15,9 @@ const PREFIX: &str = "kft-";
 const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// Files with limits, of both versions.
-const LIMITS: [&str; 11] = [
+const LIMITS: [&str; 12] = [
     "cgroup.freeze",
+    "freezer.state",
     "cpu.max",
     "io.max",
     "memory.high",
@@ -47,9 +50,26 @@ fn mounts() -> Result<Vec<(String, PathBuf, String)>> {
     Ok(found.collect())
 }
 
+/// Takes v2 away from this process and its children, in a mount namespace of their own.
+pub fn leave_v2() -> Result<()> {
+    // SAFETY: plain call; no other thread runs yet.
+    let done = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    ensure!(done == 0, "make a mount namespace: {}", std::io::Error::last_os_error());
+    mount_over(None, "/", None, libc::MS_REC | libc::MS_PRIVATE)?;
+    for (kind, path, _) in mounts()? {
+        if kind == "cgroup2" {
+            let path = std::ffi::CString::new(path.into_os_string().into_encoded_bytes())?;
+            // SAFETY: a string that lives until the end of the call.
+            let done = unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+            ensure!(done == 0, "unmount {path:?}: {}", std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// The mounts of v1 with a controller of ours, and whether it is that of memory.
 fn v1() -> Result<Vec<(PathBuf, bool)>> {
-    let wanted = ["cpu", "cpuacct", "blkio", "memory", "pids"];
+    let wanted = ["cpu", "cpuacct", "blkio", "memory", "pids", "freezer", "name=systemd"];
     let has = |options: &str, name: &str| options.split(',').any(|one| one == name);
     let all = mounts()?.into_iter().filter(|(kind, _, options)| {
         kind == "cgroup" && wanted.iter().any(|name| has(options, name))

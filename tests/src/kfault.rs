@@ -61,6 +61,13 @@ impl Run {
         self
     }
 
+    /// Sees no cgroup v2.
+    #[must_use]
+    pub fn without_v2(mut self) -> Self {
+        self.before = vec!["as-kfault-without-v2".into()];
+        self
+    }
+
     /// `--target`
     #[must_use]
     pub fn target(self, word: &str) -> Self {

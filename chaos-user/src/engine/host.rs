@@ -105,6 +105,8 @@ impl Host {
                 Hook::Device { entry, attached }
             }
             Point::Member { device, cgroup } => {
+                // Programs know cgroups by their inodes in v2.
+                self.cgroup_directory(cgroup)?;
                 let key = self.member(device, cgroup)?;
                 self.object.set_member(key, Some(slot))?;
                 Hook::Member

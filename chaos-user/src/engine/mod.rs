@@ -4,7 +4,7 @@
 //! [`executor`] for how actions are done and undone, [`host`] for the real kernel.
 
 pub mod bpf;
-mod cgroup;
+pub mod cgroup;
 pub mod detour;
 mod device;
 mod error;

@@ -1,4 +1,4 @@
-//! The cgroup v2 hierarchy.
+//! The hierarchy of cgroups.
 
 use std::fs;
 use std::io;
@@ -6,40 +6,46 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
+use crate::engine::cgroup::Hierarchy;
 use crate::plan::Cgroup;
 
-/// The v2 hierarchy, wherever it is mounted.
+/// The cgroups of this host: those of v2, or, where it is not mounted, of a hierarchy of v1.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    mount: PathBuf,
+    hierarchy: Hierarchy,
 }
 
 impl Tree {
-    /// The hierarchy at this mount point.
+    /// That of a hierarchy.
     #[must_use]
-    pub fn at(mount: PathBuf) -> Self {
-        Self { mount }
+    pub fn of(hierarchy: Hierarchy) -> Self {
+        Self { hierarchy }
     }
 
-    /// Finds the cgroup2 mount in `PROC/mounts`: `/sys/fs/cgroup` on most hosts,
-    /// `/sys/fs/cgroup/unified` where v1 is in use as well. `None`: this host has none.
+    /// Finds it in `PROC/mounts`. `None`: this host has none.
     pub fn find(proc: &Path) -> Result<Option<Self>, NodeError> {
         let file = proc.join("mounts");
         let mounts =
             fs::read_to_string(&file).map_err(|e| NodeError::unreadable("read", &file, e))?;
-        Ok(mount_point(&mounts).map(Self::at))
+        Ok(Hierarchy::among(&mounts).map(Self::of))
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
     }
 
     /// Where it is mounted.
     #[must_use]
     pub fn mount(&self) -> &Path {
-        &self.mount
+        &self.hierarchy.mount
     }
 
     /// The directory of a path of the hierarchy.
     #[must_use]
     pub fn directory(&self, path: &str) -> PathBuf {
-        self.mount.join(path.trim_start_matches('/'))
+        self.mount().join(path.trim_start_matches('/'))
     }
 
     /// The cgroup at this path, or `None` when there is none.
@@ -114,38 +120,19 @@ pub fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn mount_point(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, point, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(unescape(point)))
-    })
-}
-
-/// Undoes the kernel's octal escapes of blanks and backslashes in mount points.
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_v2_mount_is_found_on_hybrid_hosts() {
-        let hybrid = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
-                      cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
-                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0\n";
-        assert_eq!(mount_point(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(mount_point("c /a\\040b cgroup2 rw 0 0\n"), Some("/a b".into()));
-        assert_eq!(mount_point("tmpfs /sys/fs/cgroup tmpfs rw 0 0\n"), None);
+    fn tree(mount: &Path) -> Tree {
+        Tree::of(Hierarchy { mount: mount.into(), v1: None })
     }
 
     #[test]
     fn a_cgroup_has_its_inode_and_its_depth() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        let tree = Tree::at(dir.path().into());
+        let tree = tree(dir.path());
         let found = tree.cgroup("/a/b").unwrap().unwrap();
         assert_eq!(found.level, 2);
         assert_eq!(found.id, fs::metadata(dir.path().join("a/b")).unwrap().ino());
@@ -159,7 +146,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
         fs::write(dir.path().join("a/cgroup.procs"), "12\n").unwrap();
         fs::write(dir.path().join("a/b/cgroup.procs"), "7\n0\n").unwrap();
-        let tree = Tree::at(dir.path().into());
+        let tree = tree(dir.path());
         assert_eq!(tree.pids("/a").unwrap(), [7, 12]);
         assert_eq!(tree.below("/").unwrap(), ["/a", "/a/b"]);
     }

@@ -8,16 +8,19 @@ use tempfile::TempDir;
 use super::NodeError;
 use super::local::{Eyes, Host, Roots};
 use super::network::Network;
+use crate::engine::cgroup::Hierarchy;
 
 /// The folder and what is in it.
 pub struct Fixture {
     dir: TempDir,
+    /// The hierarchy of v1 that it has in place of v2.
+    pub v1: Option<String>,
 }
 
 impl Fixture {
     /// A host with an own namespace and an empty cgroup tree.
     pub fn new() -> Self {
-        let fixture = Self { dir: tempfile::tempdir().unwrap() };
+        let fixture = Self { dir: tempfile::tempdir().unwrap(), v1: None };
         for folder in ["proc/self/ns", "netns", "cgroup", "docker", "spaces"] {
             fs::create_dir_all(fixture.path(folder)).unwrap();
         }
@@ -63,7 +66,11 @@ impl Fixture {
         let folder = self.path("proc").join(pid.to_string());
         fs::create_dir_all(folder.join("ns")).unwrap();
         fs::write(folder.join("comm"), format!("{comm}\n")).unwrap();
-        fs::write(folder.join("cgroup"), format!("1:cpu:/other\n0::{cgroup}\n")).unwrap();
+        let paths = match &self.v1 {
+            Some(name) => format!("2:{name}:{cgroup}\n1:cpu:/other\n0::/\n"),
+            None => format!("1:cpu:/other\n0::{cgroup}\n"),
+        };
+        fs::write(folder.join("cgroup"), paths).unwrap();
         fs::hard_link(self.path("spaces").join(space), folder.join("ns/net")).unwrap();
         let file = self.path("cgroup").join(cgroup.trim_start_matches('/')).join("cgroup.procs");
         let mut pids = fs::read_to_string(&file).unwrap();
@@ -76,7 +83,7 @@ impl Fixture {
             proc: self.path("proc"),
             netns: self.path("netns"),
             docker: self.path("docker"),
-            cgroup: Some(self.path("cgroup")),
+            cgroup: Some(Hierarchy { mount: self.path("cgroup"), v1: self.v1.clone() }),
         };
         Host::at(roots, Eyes { look: network, is_namespace }).unwrap()
     }

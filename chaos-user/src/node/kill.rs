@@ -28,7 +28,7 @@ pub fn kill(host: &Host, pods: &Pods, cgroups: &[String], meant: &Container) -> 
         Err(error) => return Err(failed(&error)),
     };
     // The number may belong to somebody else by now; the descriptor cannot any more.
-    let now = process::cgroup(host.proc(), first).map_err(|error| failed(&error))?;
+    let now = host.cgroup_of(first).map_err(|error| failed(&error))?;
     if now.is_none_or(|now| !now.contains(&meant.id)) {
         return Ok(());
     }

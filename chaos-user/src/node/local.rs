@@ -9,6 +9,7 @@ use super::cgroup::{self, Tree};
 use super::network::{self, Network};
 use super::word::{Word, as_comm, glob};
 use super::{NodeError, process, some_of};
+use crate::engine::cgroup::Hierarchy;
 use crate::plan::Cgroup;
 use crate::plan::strain::Place;
 use crate::select::Workload;
@@ -25,8 +26,8 @@ pub struct Roots {
     pub netns: PathBuf,
     /// Docker's containers.
     pub docker: PathBuf,
-    /// The cgroup2 mount; `None` = find it in `proc`.
-    pub cgroup: Option<PathBuf>,
+    /// The hierarchy of cgroups; `None` = find it in `proc`.
+    pub cgroup: Option<Hierarchy>,
 }
 
 impl Default for Roots {
@@ -93,7 +94,7 @@ impl Host {
     /// A host with these roots.
     pub fn at(roots: Roots, eyes: Eyes) -> Result<Self, NodeError> {
         let tree = match &roots.cgroup {
-            Some(mount) => Some(Tree::at(mount.clone())),
+            Some(hierarchy) => Some(Tree::of(hierarchy.clone())),
             None => Tree::find(&roots.proc)?,
         };
         let own_file = roots.proc.join("self/ns/net");
@@ -116,7 +117,7 @@ impl Host {
         inode == self.own || Some(inode) == self.init
     }
 
-    /// Every cgroup of the v2 hierarchy, parents before children.
+    /// Every cgroup of the hierarchy, parents before children.
     pub fn all_cgroups(&self) -> Result<Vec<String>, NodeError> {
         self.tree.as_ref().map_or(Ok(Vec::new()), |tree| tree.below("/"))
     }
@@ -208,10 +209,10 @@ impl Host {
         non_empty(word, scopes, || there_is("network namespaces", names.iter().map(String::as_str)))
     }
 
-    fn tree(&self, word: &Word) -> Result<&Tree, NodeError> {
+    pub(super) fn tree(&self, word: &Word) -> Result<&Tree, NodeError> {
         self.tree.as_ref().ok_or_else(|| NodeError::Unfit {
             target: word.to_string(),
-            reason: "this host has no cgroup v2 hierarchy; mount one (mount -t cgroup2 none \
+            reason: "this host has no cgroup hierarchy; mount one (mount -t cgroup2 none \
                      /sys/fs/cgroup/unified) or target a network namespace"
                 .into(),
         })
@@ -298,6 +299,18 @@ impl Host {
         Ok(found.filter(|found| found.level < chaos_abi::limit::CGROUP_LEVELS))
     }
 
+    /// The cgroup at a path as the kernel knows its sockets, which it does in v2 only.
+    pub(super) fn sockets(&self, path: &str) -> Result<Option<Cgroup>, NodeError> {
+        let is_v2 = self.tree.as_ref().is_some_and(|tree| tree.hierarchy().v1.is_none());
+        if is_v2 { self.cgroup(path) } else { Ok(None) }
+    }
+
+    /// The path of a process's cgroup; `None` when it has ended, or there is no hierarchy.
+    pub(super) fn cgroup_of(&self, pid: u32) -> Result<Option<String>, NodeError> {
+        let path = |tree: &Tree| process::cgroup(&self.roots.proc, pid, tree.hierarchy());
+        Ok(self.tree.as_ref().map(path).transpose()?.flatten())
+    }
+
     pub(super) fn in_cgroup(&self, name: String, path: &str) -> Scope {
         let netns = self.roots.proc.join("self/ns/net");
         let cgroup = Some(path.into());
@@ -315,7 +328,7 @@ impl Host {
         let Some(inode) = process::netns(&self.roots.proc, pid)? else {
             return Ok(None);
         };
-        let path = process::cgroup(&self.roots.proc, pid)?;
+        let path = self.cgroup_of(pid)?;
         if inode != self.own {
             let path = path.filter(|path| !path.starts_with("/..")).unwrap_or_default();
             let scope = self.scope(word.to_string(), inode, pid, &path);

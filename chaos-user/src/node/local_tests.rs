@@ -189,3 +189,21 @@ fn the_hosts_own_namespace_is_no_interface_target() {
     assert_eq!(refused(&fixture, "netns:web", &[]), None, "a container's own sshd is its own");
     assert!(refused(&fixture, "netns:web", &["sshd"]).unwrap().contains("sshd (pid 7)"));
 }
+
+#[test]
+fn without_v2_a_hierarchy_of_v1_names_cgroups() {
+    let mut fixture = Fixture::new();
+    fixture.v1 = Some("name=systemd".into());
+    fixture.process(7, "nginx", "/system.slice/nginx.service", "host");
+    fixture.process(8, "app", &format!("/docker/{ID}"), "other");
+    let found = resolve(&fixture, &["unit:nginx", "pid:7", "container:0123", "pid:8"]).unwrap();
+    assert_eq!(names(&found), ["unit:nginx.service", "container:0123"]);
+    let places = found.workloads.iter().map(|one| one.place.clone().unwrap());
+    let places: Vec<_> = places.map(|place| (place.cgroup.path, place.leader)).collect();
+    let container = format!("/docker/{ID}");
+    assert_eq!(places, [("/system.slice/nginx.service".to_owned(), 0), (container.clone(), 8)]);
+    // Sockets have no cgroup of v1.
+    let host = fixture.host();
+    assert!(host.cgroup(&container).unwrap().is_some());
+    assert_eq!(host.sockets(&container).unwrap(), None);
+}

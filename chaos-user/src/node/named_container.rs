@@ -33,9 +33,10 @@ impl Host {
             [] => Err(NodeError::Nothing {
                 word: word.to_string(),
                 there_is: format!(
-                    "container {} has no cgroup in the v2 hierarchy: it does not run, or its \
-                     runtime uses v1 only (target its process with pid:N then)",
-                    short(&by_name[0])
+                    "container {} has no cgroup below {}: it does not run, or its runtime uses \
+                     other hierarchies only (target its process with pid:N then)",
+                    short(&by_name[0]),
+                    self.tree(word)?.mount().display()
                 ),
             }),
             several => Err(NodeError::Ambiguous {

@@ -73,7 +73,7 @@ pub fn workload(host: &mut Host, pods: &Pods, pod: &Pod, name: &str) -> Result<W
         let name = name.to_owned();
         let scope = Scope { name, netns, inode, cgroup: None, home: None, leader: 0 };
         let workload = host.workload(scope).map_err(|error| error.to_string())?;
-        let sockets = host.cgroup(path).map_err(|error| error.to_string())?;
+        let sockets = host.sockets(path).map_err(|error| error.to_string())?;
         return Ok(Workload { sockets, ..workload });
     }
     Err("no process of the pod runs in a network namespace of its own".to_owned())

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::NodeError;
+use crate::engine::cgroup::Hierarchy;
 use crate::engine::strain::load;
 
 /// A process and where it lives.
@@ -58,12 +59,11 @@ pub fn netns(proc: &Path, pid: u32) -> Result<Option<u64>, NodeError> {
     }
 }
 
-/// The process's path in the v2 hierarchy, or `None` when the process is gone or this host has
-/// no v2 hierarchy.
-pub fn cgroup(proc: &Path, pid: u32) -> Result<Option<String>, NodeError> {
+/// The process's path in the hierarchy, or `None` when the process is gone.
+pub fn cgroup(proc: &Path, pid: u32, hierarchy: &Hierarchy) -> Result<Option<String>, NodeError> {
     let file = proc.join(pid.to_string()).join("cgroup");
     match fs::read_to_string(&file) {
-        Ok(text) => Ok(text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)),
+        Ok(text) => Ok(hierarchy.path_in(&text).map(str::to_owned)),
         Err(e) if is_gone(&e) => Ok(None),
         Err(e) => Err(NodeError::unreadable("read", file, e)),
     }

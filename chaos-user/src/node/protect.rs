@@ -121,7 +121,7 @@ impl Protection {
             return refuse(
                 "its cgroup is the root, which holds every process".into(),
                 "put the workload into a cgroup of its own (systemd-run --scope, or mkdir below \
-                 the cgroup2 mount and write its pid to cgroup.procs)",
+                 the mount of cgroups and write its pid to cgroup.procs)",
             );
         }
         let pids = host.pids_in_cgroup(&cgroup.path)?;

@@ -19,7 +19,7 @@ pub enum Word {
     Netns(String),
     /// A systemd unit, with its suffix.
     Unit(String),
-    /// A cgroup v2 path.
+    /// A cgroup's path, in v2 where it is mounted.
     Cgroup(String),
     /// A container by id, id prefix or name.
     Container(String),

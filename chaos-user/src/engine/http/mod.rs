@@ -15,6 +15,7 @@ use chaos_abi::limit;
 
 use self::object::Object;
 use super::bpf::Kind;
+use super::cgroup::{cgroup_mount, no_cgroup};
 use super::device::{Attached, Open};
 use super::error::EngineError;
 use super::journal;
@@ -78,6 +79,9 @@ impl Exchanges {
                 ),
                 way_out: "change the field, or leave the experiment out",
             });
+        }
+        if exchange.sockets.cgroup.is_some() && cgroup_mount().is_none() {
+            return Err(no_cgroup());
         }
         let taken: BTreeSet<u32> = self.begun.values().map(|one| one.index).collect();
         let index = (0..limit::EXCHANGES).find(|index| !taken.contains(index));

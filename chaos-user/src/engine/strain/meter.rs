@@ -9,7 +9,8 @@ use crate::api::figures::Figures;
 /// Where to read. Finding out once is cheaper than at every look.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    unified: PathBuf,
+    /// In the hierarchy that names the target: v2's has pressure, and processor time.
+    main: PathBuf,
     /// The hierarchy of v1 that counts processor time.
     cpuacct: Option<PathBuf>,
     cpu: Option<(Version, PathBuf)>,
@@ -46,7 +47,7 @@ impl Meter {
         };
         let of_v1 = |(version, path)| (version == Version::V1).then_some(path);
         Self {
-            unified: directories.unified().to_owned(),
+            main: directories.main().to_owned(),
             cpuacct: controller("cpuacct").and_then(of_v1),
             cpu: controller("cpu"),
             memory: controller("memory"),
@@ -59,7 +60,7 @@ impl Meter {
         let mut reading = Reading { pressure: self.pressure(), ..Reading::default() };
         let usage = self.cpuacct.as_ref().and_then(|path| number(&path.join("cpuacct.usage")));
         // v2 counts processor time in every cgroup, with the controller and without.
-        let stat = || field(&self.unified.join("cpu.stat"), "usage_usec").map(micros);
+        let stat = || field(&self.main.join("cpu.stat"), "usage_usec").map(micros);
         reading.cpu_ns = usage.or_else(stat).unwrap_or(0);
         if let Some((version, path)) = &self.cpu {
             let text = fs::read_to_string(path.join("cpu.stat")).unwrap_or_default();
@@ -97,7 +98,7 @@ impl Meter {
 
     fn pressure(&self) -> Option<[f64; 3]> {
         let of = |name: &str| {
-            let text = fs::read_to_string(self.unified.join(name)).ok()?;
+            let text = fs::read_to_string(self.main.join(name)).ok()?;
             some_of_10_s(&text)
         };
         Some([of("cpu.pressure")?, of("memory.pressure")?, of("io.pressure")?])
@@ -162,7 +163,7 @@ mod tests {
 
     fn meter(path: &Path, version: Version) -> Meter {
         let both = Some((version, path.to_owned()));
-        Meter { unified: path.into(), cpuacct: None, cpu: both.clone(), memory: both }
+        Meter { main: path.into(), cpuacct: None, cpu: both.clone(), memory: both }
     }
 
     fn file(directory: &Path, name: &str, text: &str) {

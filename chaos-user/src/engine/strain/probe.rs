@@ -10,7 +10,7 @@ use procfs::process::Process;
 use super::limits;
 use super::load::Running;
 use super::place::{Directories, Version, carries};
-use crate::engine::cgroup::{cgroup_mount, no_cgroup};
+use crate::engine::cgroup::{hierarchy, no_cgroup};
 use crate::engine::error::EngineError;
 use crate::plan::Cgroup;
 use crate::plan::strain::{Amount, CpuLoad, CpuQuota, Grip, IoLimit, Limits, Load, Place, Strain};
@@ -26,17 +26,17 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Result<Self, EngineError> {
-        let mount = cgroup_mount().ok_or_else(no_cgroup)?;
+        let mount = hierarchy().ok_or_else(no_cgroup)?.mount;
         let name = format!("kfault-doctor-{}", std::process::id());
         let failed = |e| EngineError::os("make a cgroup to try it on", e);
-        let unified = mount.join(&name);
+        let main = mount.join(&name);
         let mut scratch = Self { place: Place::default(), made: Vec::new() };
-        scratch.make(unified.clone()).map_err(failed)?;
+        scratch.make(main.clone()).map_err(failed)?;
         let mounts = Process::myself().and_then(|me| me.mountinfo());
         for other in mounts.into_iter().flatten().filter(carries) {
             scratch.make(other.mount_point.join(&name)).map_err(failed)?;
         }
-        let id = fs::metadata(&unified).map_err(failed)?.ino();
+        let id = fs::metadata(&main).map_err(failed)?.ino();
         scratch.place.cgroup = Cgroup { path: format!("/{name}"), id, level: 1 };
         Ok(scratch)
     }

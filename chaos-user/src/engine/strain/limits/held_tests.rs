@@ -48,12 +48,12 @@ impl Fake {
         let both = [("pids.max", "max", "111"), ("cgroup.freeze", "0", "1")];
         let (mut entries, settings) = self.settings(&both);
         write(&self.journal(), &mut entries, &settings).unwrap();
-        let unified = self.cgroup.path().to_owned();
-        let inode = fs::metadata(&unified).unwrap().ino();
+        let main = self.cgroup.path().to_owned();
+        let inode = fs::metadata(&main).unwrap().ino();
         Held {
             journal: self.journal(),
             entries,
-            target: Target { unified, inode, leader: None },
+            target: Target { main, inode, leader: None },
             until_ns: None,
             notes: Vec::new(),
             meter: None,
@@ -119,6 +119,30 @@ fn what_the_guard_has_put_back_is_set_again_unless_others_have_changed_it() {
     held.restore().unwrap();
     assert_eq!(fake.holds("cgroup.freeze"), "0");
     assert_eq!(fake.journal().read(), []);
+}
+
+/// Two files of v1 stand for one number: what is written to the one, the other tells.
+#[test]
+fn the_freezer_of_v1_is_thawed_unless_somebody_else_has_done_so() {
+    let fake = Fake::new();
+    let tells = |on: &str| fake.change("freezer.self_freezing", on);
+    for is_changed in [false, true] {
+        fake.change("freezer.state", "THAWED");
+        // The kernel changes it with what is written next.
+        tells("1\n");
+        let (mut entries, settings) = fake.settings(&[("freezer.state", "THAWED", "FROZEN")]);
+        write(&fake.journal(), &mut entries, &settings).unwrap();
+        assert_eq!(fake.holds("freezer.state"), "FROZEN");
+        // As one whose processes are on their way reads.
+        fake.change("freezer.state", "FREEZING");
+        tells(if is_changed { "0\n" } else { "1\n" });
+        let (_, outcome) =
+            undo::put_back_all(&fake.journal(), undo::Listener::Later, |_| true).unwrap().remove(0);
+        assert!(matches!(outcome, Outcome::Back), "{outcome:?}");
+        let holds = fake.holds("freezer.state");
+        assert_eq!(holds.starts_with("THAWED"), !is_changed, "{holds}");
+        assert_eq!(fake.journal().read(), []);
+    }
 }
 
 #[test]

@@ -27,6 +27,15 @@ pub struct Knob {
     pub field: Option<String>,
 }
 
+/// What stops the processes of a cgroup of v1.
+pub const FREEZER: &str = "freezer.state";
+/// What its own freezer was told, 0 or 1. `freezer.state` itself reads FREEZING meanwhile, and is that
+/// of the cgroup above where that one is frozen.
+const FREEZER_ITSELF: &str = "freezer.self_freezing";
+/// The two words that `freezer.state` takes.
+pub const FROZEN: &str = "FROZEN";
+const THAWED: &str = "THAWED";
+
 /// One number to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting {
@@ -67,6 +76,11 @@ impl Knob {
         self.directory.join(&self.file)
     }
 
+    /// The file that tells what was written to it.
+    fn told_by(&self) -> PathBuf {
+        if self.file == FREEZER { self.directory.join(FREEZER_ITSELF) } else { self.path() }
+    }
+
     /// What it holds, byte for byte without the line's end; `None` when its cgroup has gone, or
     /// the file with its controller. Both take the limit along.
     ///
@@ -76,7 +90,7 @@ impl Knob {
         if !fs::metadata(&self.directory).is_ok_and(|found| found.ino() == self.inode) {
             return Ok(None);
         }
-        match fs::read_to_string(self.path()) {
+        match fs::read_to_string(self.told_by()) {
             Ok(text) => Ok(Some(self.value_in(&text))),
             // The cgroup may go between the two calls: kernfs answers ENODEV then.
             Err(error) if is_gone(&error) => Ok(None),
@@ -86,6 +100,9 @@ impl Knob {
 
     /// Its own part of what the file holds.
     fn value_in(&self, text: &str) -> String {
+        if self.file == FREEZER {
+            return if text.trim() == "1" { FROZEN } else { THAWED }.to_owned();
+        }
         let Some(device) = &self.device else { return text.trim_end().to_owned() };
         let line = text
             .lines()
@@ -198,6 +215,18 @@ mod tests {
         assert_eq!(value("8:0"), "1048576");
         assert_eq!(value("8:16"), "0");
         assert_eq!(knob.of_device("8:0", None).line("0"), "8:0 0");
+    }
+
+    #[test]
+    fn the_freezer_of_v1_holds_what_it_was_told_itself() {
+        let (kept, knob) = knob(FREEZER, "FREEZING\n");
+        let told = |by: &str| {
+            fs::write(kept.path().join(FREEZER_ITSELF), by).unwrap();
+            knob.read().unwrap().unwrap()
+        };
+        assert_eq!((told("1\n").as_str(), told("0\n").as_str()), ("FROZEN", "THAWED"));
+        knob.write("THAWED").unwrap();
+        assert!(fs::read_to_string(kept.path().join(FREEZER)).unwrap().starts_with("THAWED"));
     }
 
     #[test]

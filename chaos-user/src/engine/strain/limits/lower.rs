@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::super::place::{Directories, Version};
 use super::disks::{self, Disk};
-use super::knob::{Knob, Setting};
+use super::knob::{FREEZER, FROZEN, Knob, Setting};
 use super::refuse;
 use crate::engine::error::EngineError;
 use crate::plan::strain::{Amount, CpuQuota, IoLimit, Limits};
@@ -52,7 +52,7 @@ pub fn settings(directories: &Directories, limits: &Limits) -> Result<Settings, 
         found.pids_max(directory, most)?;
     }
     if limits.freeze {
-        found.freeze(directories.unified())?;
+        found.freeze(directories)?;
     }
     Ok(found)
 }
@@ -165,6 +165,9 @@ impl Settings {
         limits: &[IoLimit],
         sys: &Path,
     ) -> Result<(), EngineError> {
+        if version == Version::V1 {
+            reads_only(limits)?;
+        }
         // A disk's own limit counts before that of every disk.
         let (some, every): (Vec<_>, Vec<_>) = limits.iter().partition(|l| l.device.is_some());
         let mut wanted: BTreeMap<(Disk, usize), u64> = BTreeMap::new();
@@ -190,23 +193,12 @@ impl Settings {
                     way_out: "choose at least 1; freeze: true stops the target altogether",
                 });
             }
-            let knob = match (version, rated.is_write) {
-                (Version::V2, _) => {
+            let knob = match version {
+                Version::V2 => {
                     knob(directory, "io.max", rated.field)?.of_device(&disk.number, Some(rated.v2))
                 }
-                (Version::V1, false) => {
+                Version::V1 => {
                     knob(directory, rated.v1, rated.field)?.of_device(&disk.number, None)
-                }
-                // Writes leave the page cache through the kernel's own threads, in the root.
-                (Version::V1, true) => {
-                    return Err(EngineError::Unsupported {
-                        mechanism: rated.field,
-                        reason: "the disk controller of this host is cgroup v1 (blkio), which \
-                                 limits direct writes and not those through the page cache"
-                            .into(),
-                        way_out: "use a host with cgroup v2 only \
-                                  (systemd.unified_cgroup_hierarchy=1), or limit reads",
-                    });
                 }
             };
             self.add(knob, rated.field, rate.to_string())?;
@@ -214,14 +206,23 @@ impl Settings {
         Ok(())
     }
 
-    fn freeze(&mut self, unified: &Path) -> Result<(), EngineError> {
+    fn freeze(&mut self, directories: &Directories) -> Result<(), EngineError> {
         const FIELD: &str = "freeze";
-        let knob = knob(unified, "cgroup.freeze", FIELD)?;
-        self.add(knob, FIELD, "1".into())?;
-        if self.all.last().is_some_and(|setting| setting.before == "1") {
+        const V2: &str = "cgroup.freeze";
+        let main = directories.main();
+        // v2's own comes first where there are both: what it freezes can still be killed.
+        let has_v1 = directories.is_v1_alone() || directories.controller("freezer").is_some();
+        let (directory, file, after) = if has_v1 && !main.join(V2).exists() {
+            (refuse::controller(directories, "freezer", FIELD)?.1, FREEZER, FROZEN)
+        } else {
+            (main, V2, "1")
+        };
+        let knob = knob(directory, file, FIELD)?;
+        self.add(knob, FIELD, after.into())?;
+        if self.all.last().is_some_and(|setting| setting.before == after) {
             self.notes.push(format!(
                 "{} is frozen by somebody else already, and stays so",
-                unified.display()
+                directory.display()
             ));
         }
         Ok(())
@@ -257,6 +258,23 @@ const RATES: [Rate; 4] = [
         is_write: true,
     },
 ];
+
+/// Refuses writes in v1, where they leave the page cache through the kernel's own threads, in the
+/// root.
+fn reads_only(limits: &[IoLimit]) -> Result<(), EngineError> {
+    let all = limits.iter().flat_map(|limit| RATES.iter().zip(rates(limit)));
+    let mut written = all.filter(|(rated, rate)| rated.is_write && rate.is_some());
+    let Some((rated, _)) = written.next() else { return Ok(()) };
+    Err(EngineError::Unsupported {
+        mechanism: rated.field,
+        reason:
+            "the disk controller of this host is cgroup v1 (blkio), which limits direct writes \
+                 and not those through the page cache"
+                .into(),
+        way_out: "use a host with cgroup v2 only (systemd.unified_cgroup_hierarchy=1), or limit \
+                  reads",
+    })
+}
 
 /// In the order of [`RATES`]. The kernel keeps operations per second in 32 bits.
 fn rates(limit: &IoLimit) -> [Option<u64>; 4] {
@@ -419,10 +437,36 @@ mod tests {
     }
 
     #[test]
+    fn v2_freezes_and_where_it_cannot_v1_does() {
+        let v1 = directory(&[("freezer.state", "THAWED\n"), ("freezer.self_freezing", "0\n")]);
+        let freeze = |v2: &tempfile::TempDir, is_v1_alone| {
+            let both = Directories::fake(v2.path(), ("freezer", v1.path()), is_v1_alone);
+            let mut set = Settings::default();
+            set.freeze(&both).unwrap();
+            set
+        };
+        let v2 = directory(&[("cgroup.freeze", "0\n")]);
+        assert_eq!(written(&freeze(&v2, false)), [("cgroup.freeze", "0", "1")]);
+        for is_v1_alone in [true, false] {
+            let set = freeze(&directory(&[]), is_v1_alone);
+            assert_eq!(written(&set), [("freezer.state", "THAWED", "FROZEN")]);
+            assert!(set.all[0].knob.directory == v1.path() && set.notes.is_empty());
+        }
+        fs::write(v1.path().join("freezer.self_freezing"), "1\n").unwrap();
+        let set = freeze(&directory(&[]), true);
+        assert_eq!(set.all[0].before, "FROZEN");
+        assert!(set.notes[0].contains("frozen by somebody else already"), "{:?}", set.notes);
+    }
+
+    #[test]
     fn a_file_that_is_missing_is_said_by_name() {
         let cgroup = directory(&[]);
-        let refused = Settings::default().freeze(cgroup.path()).unwrap_err();
+        let other = Directories::fake(cgroup.path(), ("pids", cgroup.path()), false);
+        let refused = Settings::default().freeze(&other).unwrap_err();
         assert!(refused.to_string().contains("cgroup.freeze"), "{refused}");
+        let root = Directories::fake(cgroup.path(), ("freezer", cgroup.path()), true);
+        let refused = Settings::default().freeze(&root).unwrap_err().to_string();
+        assert!(refused.contains("freezer.state") && refused.contains("of its own"), "{refused}");
         let refused = Settings::default().pids_max(cgroup.path(), MOST_PIDS + 1).unwrap_err();
         assert!(refused.to_string().contains("4194304"), "{refused}");
     }

@@ -31,7 +31,7 @@ use self::journal::{Entry, Journal, boot, now_ns};
 use self::knob::Setting;
 use self::undo::{Outcome, State, look, put_back};
 use super::meter::{Meter, Reading};
-use super::place::is_frozen;
+use super::place::Frozen;
 use super::{Directories, StrainReport};
 use crate::engine::error::EngineError;
 use crate::plan::strain::{Limits, Place, Strain};
@@ -78,23 +78,24 @@ pub struct Held {
 
 /// Whether the target is still the one that was meant.
 struct Target {
-    unified: PathBuf,
+    /// Its directory in the hierarchy that names it.
+    main: PathBuf,
     inode: u64,
     /// Its first process, and when that was started, in ticks since boot.
     leader: Option<(i32, u64)>,
 }
 
 impl Target {
-    fn of(strain: &Strain, unified: &Path) -> Result<Self, EngineError> {
+    fn of(strain: &Strain, main: &Path) -> Result<Self, EngineError> {
         let leader = i32::try_from(strain.place.leader).ok().filter(|pid| *pid > 0);
         let gone = || EngineError::Gone { what: format!("the first process of {}", strain.target) };
         let leader =
             leader.map(|pid| started(pid).map(|at| (pid, at)).ok_or_else(gone)).transpose()?;
-        Ok(Self { unified: unified.to_owned(), inode: strain.place.cgroup.id, leader })
+        Ok(Self { main: main.to_owned(), inode: strain.place.cgroup.id, leader })
     }
 
     fn is_alive(&self) -> bool {
-        fs::metadata(&self.unified).is_ok_and(|found| found.ino() == self.inode)
+        fs::metadata(&self.main).is_ok_and(|found| found.ino() == self.inode)
             && self.leader.is_none_or(|(pid, at)| started(pid) == Some(at))
     }
 }
@@ -114,7 +115,7 @@ impl Held {
     /// where others would be hit.
     pub fn set(guard: &mut Guard, strain: &Strain, limits: &Limits) -> Result<Self, EngineError> {
         let directories = Directories::of(&strain.place)?;
-        let target = Target::of(strain, directories.unified())?;
+        let target = Target::of(strain, directories.main())?;
         let mut chosen = lower::settings(&directories, limits)?;
         chosen.notes.extend(refuse::others(&directories, &chosen.all)?);
         let span = strain.duration.map(|one| u64::try_from(one.as_nanos()).unwrap_or(u64::MAX));
@@ -150,7 +151,7 @@ impl Held {
         // The guard learns of the deadline.
         guard.beat();
         if limits.freeze {
-            held.wait_until_frozen(FREEZING);
+            held.wait_until_frozen(&directories, FREEZING);
         }
         Ok(held)
     }
@@ -283,14 +284,14 @@ impl Held {
         self.entries.iter().filter_map(changed).collect()
     }
 
-    fn wait_until_frozen(&mut self, patience: Duration) {
+    fn wait_until_frozen(&mut self, directories: &Directories, patience: Duration) {
         let start = Instant::now();
-        while !is_frozen(&self.target.unified) {
+        while directories.frozen() != Frozen::Whole {
             if start.elapsed() > patience {
                 self.note(format!(
                     "not everything of {} was frozen within {} s: some process is in the kernel \
                      and freezes when it leaves it",
-                    self.target.unified.display(),
+                    directories.main().display(),
                     patience.as_secs()
                 ));
                 return;

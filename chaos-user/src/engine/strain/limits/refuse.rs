@@ -22,13 +22,13 @@ pub fn controller<'a>(
     if let Some(found) = directories.controller(name) {
         return Ok(found);
     }
-    let unified = directories.unified();
+    let main = directories.main();
     let v1 = if name == "io" { "blkio" } else { name };
     if is_v1(&fs::read_to_string("/proc/cgroups").unwrap_or_default(), v1) {
         let reason = format!(
             "the {v1} controller of this host is cgroup v1, and its hierarchy has no cgroup of the \
              same path as {}",
-            unified.display()
+            main.display()
         );
         return Err(EngineError::Unsupported {
             mechanism: field,
@@ -36,7 +36,15 @@ pub fn controller<'a>(
             way_out: "name the target by a process or a container in it (pid:, container:)",
         });
     }
-    Err(not_enabled(unified, name, field))
+    if directories.is_v1_alone() {
+        return Err(EngineError::Unsupported {
+            mechanism: field,
+            reason: format!("no hierarchy of cgroup v1 with the {v1} controller is mounted"),
+            way_out: "mount it (mount -t cgroup -o CONTROLLER none DIRECTORY), or use a kernel that \
+                      has it",
+        });
+    }
+    Err(not_enabled(main, name, field))
 }
 
 /// Whether a controller is bound to a hierarchy of v1, from the text of `/proc/cgroups`.
@@ -45,12 +53,12 @@ fn is_v1(text: &str, name: &str) -> bool {
     lines.any(|words| words.first() == Some(&name) && words.get(1).is_some_and(|id| *id != "0"))
 }
 
-fn not_enabled(unified: &Path, name: &'static str, field: &'static str) -> EngineError {
+fn not_enabled(main: &Path, name: &'static str, field: &'static str) -> EngineError {
     let offers = |directory: &Path| {
         let all = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
         all.split_whitespace().any(|one| one == name)
     };
-    let above = unified.ancestors().skip(1).take_while(|d| d.join("cgroup.controllers").exists());
+    let above = main.ancestors().skip(1).take_while(|d| d.join("cgroup.controllers").exists());
     let above: Vec<&Path> = above.collect();
     // From the cgroup above that has it down to the parent: each has to hand it on.
     let Some(has) = above.iter().position(|directory| offers(directory)) else {
@@ -70,7 +78,7 @@ fn not_enabled(unified: &Path, name: &'static str, field: &'static str) -> Engin
         mechanism: field,
         reason: format!(
             "the {name} controller is not enabled for {}: +{name} is missing in {}",
-            unified.display(),
+            main.display(),
             files.join(" and ")
         ),
         way_out: "enable it by writing that word to that file (systemd does with Delegate=yes or \
@@ -83,6 +91,10 @@ pub fn no_file(directory: &Path, file: &str, field: &'static str) -> EngineError
     let is_root =
         directory.join("cgroup.procs").exists() && !directory.join("cgroup.events").exists();
     let way_out = match (file, is_root) {
+        ("freezer.state", _) => {
+            "the target has no cgroup of its own there: make one, write its processes to that one's \
+             cgroup.procs, and name it by one of them (pid:)"
+        }
         (_, true) => "name a cgroup below it: the root has no limits",
         ("cgroup.freeze", _) => "use Linux 5.2 or newer",
         ("io.max" | "cpu.max", _) => {
@@ -135,7 +147,7 @@ pub fn others(directories: &Directories, settings: &[Setting]) -> Result<Vec<Str
     let places: BTreeSet<&PathBuf> = settings.iter().map(|one| &one.knob.directory).collect();
     for place in places {
         let field = settings.iter().find(|one| one.knob.directory == *place).map(|one| one.field);
-        let note = other(place, directories.unified(), std::process::id(), field.unwrap_or(""))?;
+        let note = other(place, directories.main(), std::process::id(), field.unwrap_or(""))?;
         notes.extend(note);
     }
     Ok(notes)
@@ -143,7 +155,7 @@ pub fn others(directories: &Directories, settings: &[Setting]) -> Result<Vec<Str
 
 fn other(
     place: &Path,
-    unified: &Path,
+    main: &Path,
     own: u32,
     field: &'static str,
 ) -> Result<Option<String>, EngineError> {
@@ -156,16 +168,16 @@ fn other(
             return Err(refused(format!("{} holds {name} (process {pid})", place.display())));
         }
     }
-    if place == unified {
+    if place == main {
         return Ok(None);
     }
-    let target = processes(unified);
+    let target = processes(main);
     let is_there = |pid: &&u32| Path::new("/proc").join(pid.to_string()).exists();
     if let Some(pid) = here.difference(&target).find(is_there) {
         return Err(refused(format!(
             "{} holds process {pid}, which is not of the target {}",
             place.display(),
-            unified.display()
+            main.display()
         )));
     }
     let is_without = here.is_empty() && !target.is_empty();
@@ -224,11 +236,10 @@ mod tests {
     #[test]
     fn nobody_else_is_hit() {
         let root = tempfile::tempdir().unwrap();
-        let (own, v1, unified) =
-            (std::process::id(), root.path().join("v1"), root.path().join("v2"));
-        let check = || other(&v1, &unified, own, "pids.max");
+        let (own, v1, main) = (std::process::id(), root.path().join("v1"), root.path().join("v2"));
+        let check = || other(&v1, &main, own, "pids.max");
         put(&v1, "cgroup.procs", "");
-        put(&unified, "cgroup.procs", "4000000\n");
+        put(&main, "cgroup.procs", "4000000\n");
         assert!(check().unwrap().unwrap().contains("acts on nobody"));
         put(&v1, "cgroup.procs", "4000000\n");
         assert_eq!(check().unwrap(), None);

@@ -153,7 +153,7 @@ impl Running {
             reason: format!(
                 "{name} is not at work after {} s: cgroup {} gives it no processor time",
                 START.as_secs(),
-                self.site.directories().unified().display()
+                self.site.directories().main().display()
             ),
             way_out: "thaw it, or give it a larger quota",
         }
@@ -290,7 +290,7 @@ fn seats(load: &Load, directories: &Directories) -> Result<Vec<Seat>, EngineErro
                     "memory worker 1 of {}: the controller \"memory\" is not enabled for cgroup \
                      {}, so that what the worker takes would be counted elsewhere",
                     workers,
-                    directories.unified().display()
+                    directories.main().display()
                 ),
                 way_out: "enable it (+memory in cgroup.subtree_control of the cgroup above), or \
                           choose a cgroup that has it",
@@ -324,7 +324,7 @@ fn forecast(load: &Load, directories: &Directories) -> Vec<String> {
         notes.push(format!(
             "the controller \"cpu\" is not enabled for cgroup {}: no quota or weight of its own \
              holds the workers back",
-            directories.unified().display()
+            directories.main().display()
         ));
     }
     if let Some(memory) = &load.memory {

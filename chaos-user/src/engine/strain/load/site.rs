@@ -9,7 +9,7 @@ use super::order::Bounds;
 use super::process::{has_ended, open_pidfd};
 use crate::engine::error::EngineError;
 use crate::engine::line::monotonic_ns;
-use crate::engine::strain::place::{Directories, Version, is_frozen};
+use crate::engine::strain::place::{Directories, Frozen};
 use crate::plan::strain::Place;
 
 /// A worker lives at most this long without a beat, as a rule acts at most this long.
@@ -41,7 +41,7 @@ impl Site {
         if site.is_gone() {
             return Err(EngineError::Gone { what: site.name() });
         }
-        if stops(&site.directories) {
+        if site.directories.frozen() != Frozen::Not {
             return Err(EngineError::Unsupported {
                 mechanism: "stress workers",
                 reason: format!("cgroup {} is frozen: nothing runs in it", place.cgroup.path),
@@ -86,7 +86,7 @@ impl Site {
     /// Whether the target has vanished: its first process has ended, or its cgroup is removed.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        let is_there = fs::metadata(self.directories.unified())
+        let is_there = fs::metadata(self.directories.main())
             .is_ok_and(|found| found.ino() == self.place.cgroup.id);
         !is_there || self.leader().is_some_and(has_ended)
     }
@@ -105,14 +105,4 @@ fn leader_error(pid: u32, place: &Place, error: std::io::Error) -> EngineError {
         },
         _ => EngineError::os(format!("watch process {pid}"), error),
     }
-}
-
-/// Whether a process that enters the cgroup is stopped there, by v2 or by v1's `freezer.state`. Both
-/// know of cgroups above.
-fn stops(directories: &Directories) -> bool {
-    let v1 = match directories.controller("freezer") {
-        Some((Version::V1, path)) => fs::read_to_string(path.join("freezer.state")).ok(),
-        _ => None,
-    };
-    is_frozen(directories.unified()) || v1.is_some_and(|state| state.trim() != "THAWED")
 }

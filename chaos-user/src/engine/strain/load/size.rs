@@ -26,7 +26,7 @@ pub fn bytes(amount: Amount, directories: &Directories) -> Result<u64, EngineErr
                 reason: format!(
                     "neither {} nor a cgroup above it has a memory limit, of which {percent} % \
                      could be taken",
-                    directories.unified().display()
+                    directories.main().display()
                 ),
                 way_out: "give the size in bytes or as a share of the node's memory, or set a \
                           limit",
