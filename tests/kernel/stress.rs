@@ -39,10 +39,11 @@ pub fn tests() -> Vec<Test> {
         where_the_kernel_kills_the_whole_cgroup_that_is_said_and_happens,
         memory_workers_have_the_score_that_was_asked_for,
         sync_and_disk_workers_write_and_leave_no_file,
-        hundreds_of_workers_share_what_there_is,
         a_dry_run_starts_nobody,
         without_v2_a_worker_is_in_the_cgroups_of_v1,
     ));
+    let dear = tests!("stress": hundreds_of_workers_share_what_there_is);
+    all.extend(dear.into_iter().map(Test::dear));
     all.extend(ends::tests());
     all.extend(refused::tests());
     all

@@ -59,8 +59,8 @@ fn a_delayed_response_is_late_and_others_are_not() -> Result<Done> {
             let mut other = Client::connect(scene.outside(), server.address)?;
             for _ in 0..3 {
                 ensure_prompt(took(&mut client, "/prompt")?, DELAY)?;
-                client.send(request("GET", "/late").as_bytes())?;
                 let start = Instant::now();
+                client.send(request("GET", "/late").as_bytes())?;
                 ensure_prompt(took(&mut other, "/other")?, DELAY).context("another connection")?;
                 let response = client.response("GET")?;
                 ensure_late(start.elapsed(), DELAY)?;
