@@ -10,11 +10,12 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail, ensure};
+use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::{Kfault, Run, Summary, command};
 use kfault_tests::manifest::Manifest;
-use kfault_tests::net::{FAMILIES, Family, Net};
+use kfault_tests::net::{FAMILIES, Family, Host, Net};
 use kfault_tests::ns::Ns;
-use kfault_tests::probe::http::{BIG, Client, PORT, Server, Style, answer, request};
+use kfault_tests::probe::http::{Apart, BIG, Client, PORT, Server, Style, answer, request};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::json;
 
@@ -148,6 +149,45 @@ impl Scene {
             unharmed(self.outside(), server.address).context("after recovery")?;
         }
         Ok(summary)
+    }
+}
+
+/// Two servers on the host's network: at [`PORT`] that of the target, a cgroup, and at the next port
+/// that of another one. Both ports are meant, so that the cgroup alone tells whose they are.
+struct OnHost {
+    // In this order: servers end before the cgroups that they are in, and the host's device goes
+    // before its network.
+    _servers: [Apart; 2],
+    target: Cgroup,
+    _other: Cgroup,
+    host: Host,
+    net: Net,
+}
+
+impl OnHost {
+    fn new() -> Result<Self> {
+        let net = Net::new()?;
+        let host = net.host()?;
+        let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
+        let inside = Apart::start(&host.0.ns, &target, PORT)?;
+        let outside = Apart::start(&host.0.ns, &other, PORT + 1)?;
+        Ok(Self { _servers: [inside, outside], target, _other: other, host, net })
+    }
+
+    fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.host.0.ip(Family::V4), port)
+    }
+
+    /// From elsewhere, and through loopback.
+    fn clients(&self) -> [&Ns; 2] {
+        [&self.net.server.ns, &self.host.0.ns]
+    }
+
+    /// What `change` makes of a manifest, for both ports.
+    fn start(&self, change: impl Fn(Manifest) -> Manifest) -> Result<Kfault> {
+        let one = change(Manifest::http(PORT).named("kft-one"));
+        let two = change(Manifest::http(PORT + 1).named("kft-two"));
+        Run::of(&one)?.and(&two)?.target(&self.target.word()).seed(1).start()
     }
 }
 

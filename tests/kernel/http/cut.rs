@@ -1,17 +1,15 @@
 //! Requests that are cut: they do not arrive, and their client is told at once.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{Family, Net};
-use kfault_tests::probe::http::{Apart, Client, PORT, Style, request};
+use kfault_tests::probe::http::{Client, PORT, Server, Style, request};
 use serde_json::json;
 
-use super::{Scene, needs_http, unharmed};
+use super::{OnHost, Scene, needs_http};
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -64,24 +62,20 @@ fn a_cut_request_does_not_arrive_and_its_client_is_reset() -> Result<Done> {
 
 fn only_requests_to_the_server_of_a_cgroup_are_cut() -> Result<Done> {
     needs_http!();
-    let net = Net::new()?;
-    let host = net.host()?;
-    let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
-    let _inside = Apart::start(&host.0.ns, &target, PORT)?;
-    let _outside = Apart::start(&host.0.ns, &other, PORT + 1)?;
-    let at = |port| SocketAddr::new(host.0.ip(Family::V4), port);
-    let two = Manifest::http(PORT + 1).named("kft-two").with("target", json!("Request"));
-    let two = two.with("abort", json!(true));
-    let run = Run::of(&cut().named("kft-one"))?.and(&two)?.target(&target.word()).seed(1);
-    let kfault = run.start()?;
-    for ns in [&net.server.ns, &host.0.ns] {
-        let mut client = Client::connect(ns, at(PORT))?;
+    let scene = OnHost::new()?;
+    let kfault = scene.start(|manifest| {
+        let manifest = manifest.with("target", json!("Request")).with("path", json!("/cut*"));
+        manifest.with("abort", json!(true))
+    })?;
+    for ns in scene.clients() {
+        let mut client = Client::connect(ns, scene.at(PORT))?;
         client.get("/a")?;
         ensure_cut(&mut client, &request("GET", "/cut")).with_context(|| ns.name().to_owned())?;
-        unharmed(ns, at(PORT + 1)).context("the server of another cgroup")?;
+        let mut client = Client::connect(ns, scene.at(PORT + 1))?;
+        ensure!(client.get("/cut")?.body == b"this is /cut\n", "the server of another cgroup");
     }
     kfault.stop()?;
-    let mut client = Client::connect(&net.server.ns, at(PORT))?;
+    let mut client = Client::connect(scene.clients()[0], scene.at(PORT))?;
     ensure!(client.get("/cut")?.body == b"this is /cut\n", "after recovery");
     Ok(Done::Kept)
 }
@@ -107,8 +101,7 @@ fn a_dry_run_cuts_and_delays_nothing() -> Result<Done> {
     needs_http!();
     let net = Net::new()?;
     let web = &net.client;
-    let server =
-        kfault_tests::probe::http::Server::start(&web.ns, web.ip(Family::V4), PORT, Style::Whole)?;
+    let server = Server::start(&web.ns, web.ip(Family::V4), PORT, Style::Whole)?;
     let late = Manifest::http(PORT).named("kft-late").with("path", json!("/late"));
     let late = late.with("delay", json!("3s"));
     let run = Run::of(&cut())?.and(&late)?.target(&web.ns.word()).seed(1).dry();

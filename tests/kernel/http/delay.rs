@@ -1,17 +1,13 @@
 //! Responses that are late, and what is not late beside them.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use kfault_tests::cgroup::Cgroup;
-use kfault_tests::kfault::Run;
 use kfault_tests::manifest::Manifest;
-use kfault_tests::net::{Family, Net};
-use kfault_tests::probe::http::{Apart, BIG, Client, PORT, Style, answer, request};
+use kfault_tests::probe::http::{BIG, Client, PORT, Style, answer, request};
 use serde_json::json;
 
-use super::{Scene, needs_http, replaced, unharmed};
+use super::{OnHost, Scene, needs_http, replaced, unharmed};
 use crate::faulty::{is_exact, lacks};
 use crate::harness::{Done, Test, tests};
 
@@ -141,22 +137,15 @@ fn only_the_server_of_a_cgroup_is_late() -> Result<Done> {
         return Ok(Done::Cannot(proof));
     }
     const DELAY: Duration = Duration::from_millis(300);
-    let net = Net::new()?;
-    let host = net.host()?;
-    let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
-    let _inside = Apart::start(&host.0.ns, &target, PORT)?;
-    let _outside = Apart::start(&host.0.ns, &other, PORT + 1)?;
-    let at = |port| SocketAddr::new(host.0.ip(Family::V4), port);
-    let one = Manifest::http(PORT).named("kft-one").with("delay", json!("300ms"));
-    let two = Manifest::http(PORT + 1).named("kft-two").with("delay", json!("300ms"));
-    let kfault = Run::of(&one)?.and(&two)?.target(&target.word()).seed(1).start()?;
-    for ns in [&net.server.ns, &host.0.ns] {
-        let mut client = Client::connect(ns, at(PORT))?;
+    let scene = OnHost::new()?;
+    let kfault = scene.start(|manifest| manifest.with("delay", json!("300ms")))?;
+    for ns in scene.clients() {
+        let mut client = Client::connect(ns, scene.at(PORT))?;
         ensure_late(took(&mut client, "/a")?, DELAY).with_context(|| ns.name().to_owned())?;
-        let mut client = Client::connect(ns, at(PORT + 1))?;
+        let mut client = Client::connect(ns, scene.at(PORT + 1))?;
         ensure_prompt(took(&mut client, "/a")?, DELAY).context("the server of another cgroup")?;
     }
     kfault.stop()?;
-    unharmed(&net.server.ns, at(PORT)).context("after recovery")?;
+    unharmed(scene.clients()[0], scene.at(PORT)).context("after recovery")?;
     Ok(Done::Kept)
 }

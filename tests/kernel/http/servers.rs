@@ -1,18 +1,15 @@
 //! Servers of other sorts: of a cgroup, nginx, and those that do not speak HTTP/1.
 
-use std::net::SocketAddr;
-
 use anyhow::{Context, Result, ensure};
-use kfault_tests::cgroup::Cgroup;
 use kfault_tests::kfault::Run;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{Family, Net};
-use kfault_tests::probe::http::{Apart, Client, PORT};
+use kfault_tests::probe::http::{Client, PORT};
 use kfault_tests::probe::nginx::{Nginx, PAGE};
 use kfault_tests::probe::node::{Node, SAID};
 use kfault_tests::probe::tcp;
 
-use super::{needs_http, replaced, unharmed};
+use super::{OnHost, needs_http, replaced, unharmed};
 use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -55,30 +52,20 @@ fn what_is_no_http_1_passes_and_is_counted() -> Result<Done> {
 
 fn the_server_of_a_cgroup_is_meant_and_its_neighbour_is_not() -> Result<Done> {
     needs_http!();
-    let net = Net::new()?;
-    let host = net.host()?;
-    let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
-    let inside = Apart::start(&host.0.ns, &target, PORT)?;
-    let outside = Apart::start(&host.0.ns, &other, PORT + 1)?;
-    let at = |port| SocketAddr::new(host.0.ip(Family::V4), port);
-    let mut open = Client::connect(&net.server.ns, at(PORT))?;
+    let scene = OnHost::new()?;
+    let mut open = Client::connect(scene.clients()[0], scene.at(PORT))?;
     open.get("/before")?;
-    // Both ports: who is meant is told by the cgroup alone.
-    let one = Manifest::http(PORT).named("kft-one").with("replace", replaced("meant"));
-    let two = Manifest::http(PORT + 1).named("kft-two").with("replace", replaced("meant"));
-    let run = Run::of(&one)?.and(&two)?.target(&target.word()).seed(1);
-    let kfault = run.start()?;
+    let kfault = scene.start(|manifest| manifest.with("replace", replaced("meant")))?;
     ensure!(open.get("/open")?.body == b"meant", "an open connection");
-    for ns in [&net.server.ns, &host.0.ns] {
-        let mut client = Client::connect(ns, at(PORT))?;
+    for ns in scene.clients() {
+        let mut client = Client::connect(ns, scene.at(PORT))?;
         ensure!(client.get("/a")?.body == b"meant", "from {}", ns.name());
         ensure!(client.get("/b")?.body == b"meant", "from {}", ns.name());
-        unharmed(ns, at(PORT + 1)).context("the server of another cgroup")?;
+        unharmed(ns, scene.at(PORT + 1)).context("the server of another cgroup")?;
     }
     kfault.stop()?;
-    unharmed(&net.server.ns, at(PORT)).context("after recovery")?;
+    unharmed(scene.clients()[0], scene.at(PORT)).context("after recovery")?;
     ensure!(open.get("/after")?.body == b"this is /after\n");
-    drop((inside, outside));
     Ok(Done::Kept)
 }
 
