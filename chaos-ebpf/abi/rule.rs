@@ -75,8 +75,8 @@ pub mod flag {
     pub const DRY_RUN: u32 = 1 << 3;
     /// DNS queries are answered as the `ANSWERS` map says.
     pub const ANSWER: u32 = 1 << 4;
-    /// Only packets that the programs of [`crate::http`] have marked: those of a late response wait
-    /// for their time, those of a cut request are refused.
+    /// Only packets that the programs of [`crate::http`] have marked: with [`PARTITION`] those of a
+    /// cut request, otherwise those of a late response, which wait for their time.
     pub const MARKED: u32 = 1 << 5;
 }
 

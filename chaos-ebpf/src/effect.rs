@@ -68,8 +68,11 @@ pub extern "C" fn kfault_rule(index: u32) -> u32 {
     };
     // SAFETY: per-CPU memory, and programs on one CPU do not interrupt each other here.
     let decision = unsafe { &mut *decision };
-    if rule.flags & flag::MARKED != 0 && decision.mark != LATE && decision.mark != CUT {
-        return FATE_PASS;
+    if rule.flags & flag::MARKED != 0 {
+        let mark = if rule.flags & flag::PARTITION != 0 { CUT } else { LATE };
+        if decision.mark != mark {
+            return FATE_PASS;
+        }
     }
     let answers = rule.flags & flag::ANSWER != 0;
     if answers && packet.port != dns::PORT || !target::admits(packet, rule.peers) {
@@ -176,10 +179,7 @@ fn apply(rule: &Rule, index: u32, decision: &mut Decision) -> u32 {
 
     let mut fate = FATE_PASS;
     let mut injected = false;
-    if rule.flags & flag::MARKED != 0 && decision.mark == CUT {
-        counters.refused += 1;
-        fate = FATE_REJECT;
-    } else if rule.flags & flag::PARTITION != 0 {
+    if rule.flags & flag::PARTITION != 0 {
         counters.refused += 1;
         fate = if rule.flags & flag::REJECT != 0 { FATE_REJECT } else { FATE_LOST };
     } else if roll.decide(rule.loss, stream::LOSS, last::LOST) {

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 use chaos_abi::target::{Slot, flag};
 
 use crate::maps::{FRAME, Frame};
-use crate::skb::{FROM_NETWORK_HEADER, Packet, TCP};
+use crate::skb::{FROM_NETWORK_HEADER, Packet, TCP, mark};
 
 /// The packet was leaving: the answer goes up our own stack.
 pub const TO_OUR_STACK: u64 = BPF_F_INGRESS as u64;
@@ -69,7 +69,8 @@ pub fn send_back(skb: *mut __sk_buff, device: &Slot, way: u64) -> Option<i32> {
     }
     if way == TO_THE_WIRE {
         // A packet that arrives may have been given its receiver's socket, and would take it along to
-        // whoever the answer is for. A clone has none.
+        // whoever the answer is for. A clone has none. Nor is the answer what the packet was marked as.
+        mark(skb, 0);
         // SAFETY: plain helper call.
         unsafe { bpf_clone_redirect(skb, device.ifindex, 0) };
         return Some(TC_ACT_SHOT);

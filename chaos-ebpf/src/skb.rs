@@ -188,3 +188,10 @@ fn parse6(skb: *mut __sk_buff, link: u32, peer_is_destination: bool) -> Option<P
     packet.port = port(skb, &packet, h[10], 40, peer_is_destination);
     Some(packet)
 }
+
+/// Sets `tc_index`, which travels with clones and stays on the node.
+#[inline(always)]
+pub fn mark(skb: *mut __sk_buff, value: u32) {
+    // SAFETY: the context is valid and the field writable for classifiers.
+    unsafe { core::ptr::write_volatile(&raw mut (*skb).tc_index, value) }
+}

@@ -6,7 +6,8 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use super::tc::{DONE, mark};
+use super::tc::DONE;
+use crate::skb::mark;
 use crate::target;
 
 /// Attached to the TAP's ingress. Its slot names the device.

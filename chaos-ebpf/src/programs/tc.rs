@@ -20,7 +20,7 @@ use crate::maps::{
     DECISION, Decision, FATE_LOST, FATE_PASS, FATE_REJECT, FLIP, TO_TC_DNS, TO_TC_EGRESS,
     TO_TC_REFUSE_EGRESS, TO_TC_REFUSE_INGRESS,
 };
-use crate::skb::{PEER_IS_DESTINATION, PEER_IS_SOURCE, TCP, UDP};
+use crate::skb::{PEER_IS_DESTINATION, PEER_IS_SOURCE, TCP, UDP, mark};
 use crate::{effect, skb, target};
 
 /// `tc_index` of a clone that the nested pass has to stamp.
@@ -34,13 +34,6 @@ const ASKED: u32 = 0xfa17_d045;
 /// No device has this index, so a redirect to it frees the packet without an error for the
 /// sender; `TC_ACT_SHOT` at egress would tell it.
 const NOWHERE: u32 = 0x7fff_fff0;
-
-/// Sets `tc_index`, which travels with clones and stays on the node.
-#[inline(always)]
-pub fn mark(skb: *mut __sk_buff, value: u32) {
-    // SAFETY: the context is valid and the field writable for classifiers.
-    unsafe { core::ptr::write_volatile(&raw mut (*skb).tc_index, value) }
-}
 
 /// Frees the packet without telling anybody.
 #[inline(always)]

@@ -90,7 +90,7 @@ pub fn rule(rule: &plan::Rule, peers: u32, deadline_ns: u64) -> Rule {
     }
     match marked {
         Some(plan::Marked::Late(_)) => wire.flags |= flag::MARKED,
-        Some(plan::Marked::Cut) => wire.flags |= flag::MARKED | flag::REJECT,
+        Some(plan::Marked::Cut) => wire.flags |= flag::MARKED | flag::PARTITION | flag::REJECT,
         None => {}
     }
     if rule.dry_run {

@@ -39,7 +39,10 @@ fn a_cut_request_does_not_arrive_and_its_client_is_reset() -> Result<Done> {
     needs_http!();
     let scene = Scene::new(Style::Whole)?;
     let post = "POST /cut HTTP/1.1\r\nHost: p\r\nContent-Length: 5\r\n\r\nhello";
-    let summary = scene.with(&[&cut()], |_| {
+    // What marks packets for the one does not do so for the other.
+    let late = Manifest::http(PORT).named("kft-late").with("path", json!("/late"));
+    let late = late.with("delay", json!("3s"));
+    let summary = scene.with(&[&cut(), &late], |_| {
         for server in &scene.servers {
             let before = server.answered();
             for text in [&request("GET", "/cut/a"), post] {
