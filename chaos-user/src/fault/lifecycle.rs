@@ -286,6 +286,12 @@ fn advance(
         (_, DesiredPhase::Stop) => was_injected && !world.is_one_shot,
     };
     record.phase = match (is_injected, desired) {
+        // Its node has not answered what it was asked last; to end may have been asked before.
+        (true, DesiredPhase::Run)
+            if world.is_for_nodes && !world.is_one_shot && report.is_none() =>
+        {
+            RecordPhase::InjectedWait
+        }
         (true, DesiredPhase::Run) => RecordPhase::Injected,
         (true, DesiredPhase::Stop) if world.is_for_nodes => RecordPhase::InjectedWait,
         (true, DesiredPhase::Stop) => RecordPhase::Injected,

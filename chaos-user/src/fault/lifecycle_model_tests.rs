@@ -438,7 +438,7 @@ fn moment() -> impl Strategy<Value = Moment> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
 
     #[test]
     fn whatever_happens_everything_ends_and_the_status_tells_the_truth(

@@ -33,7 +33,7 @@ const RUN: [Row; 4] = [
     (
         Injected,
         [
-            (Injected, ""),
+            (InjectedWait, ""),
             (Injected, ""),
             (NotInjectedWait, "Recovered"),
             (NotInjected, "Recovered"),
@@ -43,7 +43,7 @@ const RUN: [Row; 4] = [
     (
         InjectedWait,
         [
-            (Injected, ""),
+            (InjectedWait, ""),
             (Injected, ""),
             (NotInjectedWait, "Recovered"),
             (NotInjected, "Recovered"),
