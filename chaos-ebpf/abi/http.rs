@@ -103,6 +103,29 @@ pub mod rule_flag {
     pub const EDIT: u32 = 1 << 5;
     /// The request does not arrive, and its connection is reset.
     pub const CUT: u32 = 1 << 6;
+    /// The response goes through the agent, which edits it.
+    pub const DETOUR: u32 = 1 << 7;
+    /// It does so because its body is merged with something: all of it has to be there.
+    pub const MERGE: u32 = 1 << 8;
+}
+
+/// What is kept of a request: flags, and up to four exchanges, each as its index and one in
+/// twelve bits.
+pub mod entry {
+    /// Its response has no body.
+    pub const HEAD: u64 = 1 << 0;
+    /// What follows a good response is no HTTP.
+    pub const CONNECT: u64 = 1 << 1;
+    /// There is a request.
+    pub const SOME: u64 = 1 << 2;
+    /// It says that its connection ends with the response.
+    pub const CLOSES: u64 = 1 << 3;
+    /// Position of the first exchange.
+    pub const FIRST: u32 = 16;
+    /// Bits of one.
+    pub const BITS: u32 = 12;
+    /// One of them.
+    pub const MASK: u64 = 0xfff;
 }
 
 /// `tc_index` of a packet of a delayed response, whose `tstamp` says when it may leave.
@@ -131,8 +154,14 @@ pub mod passed {
     pub const REFUSED: usize = 7;
     /// The response was cut into chunks in a way that is not followed.
     pub const CHUNKED: usize = 8;
+    /// The connection ends with the response, which leaves no time to edit it elsewhere.
+    pub const CLOSING: usize = 9;
+    /// The body is longer than what is merged.
+    pub const LONG_BODY: usize = 10;
+    /// The body is not what can be merged.
+    pub const UNPATCHED: usize = 11;
     /// How many reasons there are.
-    pub const REASONS: usize = 9;
+    pub const REASONS: usize = 12;
     /// Their names, in order.
     pub const NAMES: [&str; REASONS] = [
         "tls",
@@ -144,6 +173,9 @@ pub mod passed {
         "crowded",
         "refused",
         "chunked",
+        "closing",
+        "longBody",
+        "unpatched",
     ];
 }
 

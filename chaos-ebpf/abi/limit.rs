@@ -51,6 +51,8 @@ pub const HTTP_STATUS: usize = 64;
 pub const HTTP_HEAD: u32 = 4096;
 /// What a response may get, headers and body together, bytes.
 pub const HTTP_TAIL: usize = 8192;
+/// Longest body that is merged with something, bytes.
+pub const HTTP_MERGED: u64 = 1 << 20;
 /// Requests of one connection that may wait for their responses.
 pub const HTTP_PIPELINE: u32 = 16;
 /// Exchanges that one response may be meant by.

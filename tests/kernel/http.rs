@@ -3,6 +3,7 @@
 mod chunks;
 mod cut;
 mod delay;
+mod detour;
 mod pieces;
 mod servers;
 
@@ -40,6 +41,7 @@ pub fn tests() -> Vec<Test> {
     ));
     all.extend(cut::tests());
     all.extend(delay::tests());
+    all.extend(detour::tests());
     all.extend(pieces::tests());
     all.extend(chunks::tests());
     all.extend(servers::tests());

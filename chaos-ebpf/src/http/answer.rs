@@ -23,12 +23,23 @@ pub mod flag {
     pub const BAD: u32 = 1 << 2;
     /// The body is coded for its transfer.
     pub const CODED: u32 = 1 << 3;
+    /// It is of HTTP/1.0.
+    pub const OLD: u32 = 1 << 4;
+    /// It says that its connection ends.
+    pub const CLOSES: u32 = 1 << 5;
+    /// It says that its connection stays.
+    pub const STAYS: u32 = 1 << 6;
 }
 
 const CONTENT_LENGTH: u64 = name_hash(b"content-length");
 const TRANSFER_ENCODING: u64 = name_hash(b"transfer-encoding");
+const CONNECTION: u64 = name_hash(b"connection");
 /// The last bytes of a list of codings of which the last one is chunks: alone, or behind others.
 const CHUNKED: [u64; 2] = [u64::from_be_bytes(*b"\0chunked"), u64::from_be_bytes(*b",chunked")];
+/// The last bytes of what the connection is told.
+const CLOSE: u64 = u64::from_be_bytes(*b"\0\0\0close");
+const CLOSE_MASK: u64 = (1 << 40) - 1;
+const KEEP_ALIVE: u64 = u64::from_be_bytes(*b"ep-alive");
 /// How responses begin; the digit behind it does not matter.
 const START: [u8; 8] = *b"HTTP/1.?";
 /// Where the status stands: behind `HTTP/1.1 `.
@@ -172,6 +183,9 @@ fn status(a: &mut Answer, i: u32, byte: u8) -> i64 {
             a.flags |= flag::BAD;
             return 1;
         }
+        if i == 7 && byte == b'0' {
+            a.flags |= flag::OLD;
+        }
     } else if i >= STATUS_AT && i < STATUS_AT + 3 {
         if !byte.is_ascii_digit() {
             a.flags |= flag::BAD;
@@ -228,6 +242,12 @@ fn line_end(a: &mut Answer, rule: *const HttpRule, i: u32) -> i64 {
         a.flags |= flag::CODED | flag::CHUNKED;
         if a.last != CHUNKED[0] && a.last != CHUNKED[1] {
             a.flags &= !flag::CHUNKED;
+        }
+    } else if a.hash == CONNECTION {
+        if a.last & CLOSE_MASK == CLOSE {
+            a.flags |= flag::CLOSES;
+        } else if a.last == KEEP_ALIVE {
+            a.flags |= flag::STAYS;
         }
     }
     if a.is_dropped != 0 {

@@ -23,10 +23,15 @@ pub mod flag {
     pub const BAD: u32 = 1 << 1;
     /// It is one of HTTP/2.
     pub const HTTP2: u32 = 1 << 2;
+    /// Its connection ends with the response.
+    pub const CLOSES: u32 = 1 << 3;
 }
 
 const CONTENT_LENGTH: u64 = name_hash(b"content-length");
 const TRANSFER_ENCODING: u64 = name_hash(b"transfer-encoding");
+const CONNECTION: u64 = name_hash(b"connection");
+const CLOSE: [u64; 2] = [hash(b"close"), hash(b"Close")];
+const KEEP_ALIVE: [u64; 2] = [hash(b"keep-alive"), hash(b"Keep-Alive")];
 const HTTP_1_1: u64 = hash(b"HTTP/1.1");
 const HTTP_1_0: u64 = hash(b"HTTP/1.0");
 const HTTP_2_0: u64 = hash(b"HTTP/2.0");
@@ -154,6 +159,9 @@ unsafe extern "C" fn one_byte(_: u64, context: *mut Context) -> i64 {
                     }
                     return bad(a);
                 }
+                if a.hash == HTTP_1_0 {
+                    a.flags |= flag::CLOSES;
+                }
                 a.mode = NAME;
                 a.hash = EMPTY;
             } else if byte != b'\r' {
@@ -185,6 +193,12 @@ fn header(a: &mut Ask, to: *mut u64, byte: u8) -> i64 {
             a.length = a.number;
         } else if a.hash == TRANSFER_ENCODING {
             a.flags |= flag::CHUNKED;
+        } else if a.hash == CONNECTION {
+            if a.trimmed == CLOSE[0] || a.trimmed == CLOSE[1] {
+                a.flags |= flag::CLOSES;
+            } else if a.trimmed == KEEP_ALIVE[0] || a.trimmed == KEEP_ALIVE[1] {
+                a.flags &= !flag::CLOSES;
+            }
         }
         a.mode = NAME;
         a.hash = EMPTY;

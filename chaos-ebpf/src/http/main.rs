@@ -7,6 +7,7 @@
 //! - [`hold`]: where packets leave: when those of a delayed response may.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks.
+//! - [`away`]: responses that the agent edits.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
 //! A parser that is in doubt lets the bytes through and counts that. There is one writer for each
@@ -19,6 +20,8 @@
 mod answer;
 #[cfg(target_arch = "bpf")]
 mod ask;
+#[cfg(target_arch = "bpf")]
+mod away;
 #[cfg(target_arch = "bpf")]
 mod body;
 #[cfg(target_arch = "bpf")]

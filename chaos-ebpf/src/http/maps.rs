@@ -6,6 +6,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, SockHash};
+use chaos_abi::detour::Home;
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::{EXCHANGES, HTTP_PIPELINE, HTTP_SLOTS, HTTP_SOCKETS, HTTP_TAIL};
 
@@ -40,6 +41,18 @@ pub static SWALLOWED: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 /// Connections with a matched request, by their number.
 #[map]
 pub static SOCKETS: SockHash<u64> = SockHash::with_max_entries(HTTP_SOCKETS, 0);
+
+/// One cell: where bytes are handed over to the agent, under number 0.
+#[map]
+pub static DETOUR: SockHash<u32> = SockHash::with_max_entries(1, 0);
+
+/// One cell: the agent's process, whose own sends pass.
+#[map]
+pub static AGENT: Array<u32> = Array::with_max_entries(1, 0);
+
+/// How far the agent has brought each connection, written by it.
+#[btf_map]
+pub static HOMES: SkStorage<Home> = SkStorage::new();
 
 /// What is known of each connection to a port of ours.
 #[btf_map]
@@ -118,6 +131,16 @@ pub struct Answered {
     pub head: [u8; HEAD],
     /// What is sent.
     pub out: [u8; 4 * HEAD],
+    /// Delays of the exchanges that mean this response, together, nanoseconds.
+    pub wait: u64,
+    /// Which of the request's exchanges those are, one bit each.
+    pub meant: u32,
+    /// How many of them change bytes.
+    pub edits: u32,
+    /// The exchange whose counters and whose edit are looked at.
+    pub chosen: u32,
+    /// 1: the response cannot be followed by another one.
+    pub is_closing: u32,
     /// The response that is being read.
     pub answer: Answer,
 }
@@ -131,7 +154,7 @@ pub struct Part(pub [u8; HEAD]);
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Connection {
-    /// Its number in [`SOCKETS`]; 0 = it has not joined. Written by the request side.
+    /// Its number in [`SOCKETS`], the kernel's own of the socket; 0 = it has not joined. Written by the request side.
     pub id: u64,
     /// Bytes of the request's body that are still to come; all ones: nobody knows.
     pub request_left: u64,
@@ -171,9 +194,14 @@ pub struct Connection {
     /// Nothing with a payload leaves before, nanoseconds of `CLOCK_MONOTONIC`. Written by the
     /// response side.
     pub until: u64,
+    /// Bytes that were handed over to the agent.
+    pub handed: u64,
     /// The requests: [`entry`] values.
     pub requests: [u64; HTTP_PIPELINE as usize],
 }
+
+/// Marks a number that is not the kernel's: such a connection cannot be handed over.
+pub const NO_COOKIE: u64 = 1 << 63;
 
 /// A response begins.
 pub const PHASE_HEAD: u32 = 0;
@@ -184,20 +212,8 @@ pub const PHASE_REST: u32 = 2;
 /// No HTTP/1 any more.
 pub const PHASE_OVER: u32 = 3;
 
-/// What is kept of a request: flags, and up to four exchanges, each as its index and one in
-/// twelve bits.
-pub mod entry {
-    /// Its response has no body.
-    pub const HEAD: u64 = 1 << 0;
-    /// What follows a good response is no HTTP.
-    pub const CONNECT: u64 = 1 << 1;
-    /// Position of the first exchange.
-    pub const FIRST: u32 = 16;
-    /// Bits of one.
-    pub const BITS: u32 = 12;
-    /// One of them.
-    pub const MASK: u64 = 0xfff;
-}
+/// The agent has it: bytes are handed over until it has brought all of them on.
+pub const PHASE_AWAY: u32 = 4;
 
 /// The state of a socket. With `flags` of 1 it is made where there is none.
 ///
@@ -221,6 +237,17 @@ pub unsafe fn part(sk: *mut c_void, flags: u64) -> Option<&'static mut Part> {
     let map = (&raw const PARTS).cast_mut().cast();
     // SAFETY: as promised.
     unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Part>().as_mut() }
+}
+
+/// How far the agent has brought this socket's bytes.
+///
+/// # Safety
+/// See [`connection`].
+#[inline(always)]
+pub unsafe fn home(sk: *mut c_void) -> Option<&'static Home> {
+    let map = (&raw const HOMES).cast_mut().cast();
+    // SAFETY: as promised.
+    unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), 0).cast::<Home>().as_ref() }
 }
 
 /// Now, where the engine is alive.

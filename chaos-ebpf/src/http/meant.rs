@@ -3,10 +3,10 @@
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use chaos_abi::http::{HttpRule, passed, rule_flag};
+use chaos_abi::http::{HttpRule, entry, passed, rule_flag};
 use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_CANDIDATES, HTTP_FIELDS};
 
-use crate::maps::{Asked, EXCHANGES_MAP, SEEN, below, count, entry};
+use crate::maps::{Asked, EXCHANGES_MAP, SEEN, below, count};
 use crate::request::Reading;
 use crate::wild;
 

@@ -4,19 +4,19 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_loop, bpf_map_update_elem,
-    bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop,
+    bpf_map_update_elem, bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
     bpf_skb_ancestor_cgroup_id, bpf_tcp_sock,
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use chaos_abi::http::{CUT, HttpSlot, hash, passed, slot_flag};
+use chaos_abi::http::{CUT, HttpSlot, entry, hash, passed, slot_flag};
 use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 use crate::ask::{self, flag};
 use crate::maps::{
-    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, SOCKETS, alive, below,
-    connection, count, entry, part,
+    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, NO_COOKIE, SOCKETS, alive,
+    below, connection, count, part,
 };
 use crate::meant;
 use crate::segment::{self, Segment};
@@ -350,7 +350,7 @@ fn join(skb: *mut __sk_buff, segment: &Segment, c: &mut Connection, waits: bool)
             is_clear = !tcp.is_null() && (*tcp).snd_nxt == segment.acked;
         }
         if is_clear {
-            let id = bpf_ktime_get_ns() << 8 | bpf_get_smp_processor_id() as u64 & 0xff;
+            let id = number(skb, sk);
             let map = (&raw const SOCKETS).cast_mut().cast();
             let flags = BPF_NOEXIST as u64;
             is_in = bpf_map_update_elem(map, (&raw const id).cast(), sk.cast(), flags) == 0;
@@ -360,6 +360,23 @@ fn join(skb: *mut __sk_buff, segment: &Segment, c: &mut Connection, waits: bool)
         }
         bpf_sk_release(sk.cast());
         is_in
+    }
+}
+
+/// The kernel's own number of a socket, which userspace can ask a socket for; another one, of no
+/// socket, where it has none to tell.
+#[inline(always)]
+unsafe fn number(skb: *mut __sk_buff, sk: *mut bpf_sock) -> u64 {
+    // SAFETY: the socket is held by the caller. A packet that has its socket tells its number; the
+    // stack would look the same socket up.
+    unsafe {
+        if bpf_sk_assign(skb.cast(), sk.cast(), 0) == 0 {
+            let cookie = bpf_get_socket_cookie(skb.cast());
+            if cookie != 0 {
+                return cookie;
+            }
+        }
+        NO_COOKIE | bpf_ktime_get_ns() << 8 | bpf_get_smp_processor_id() as u64 & 0xff
     }
 }
 
@@ -391,10 +408,13 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
         return 1;
     }
     asked.entry = match asked.ask.method {
-        HEAD_METHOD => entry::HEAD,
-        CONNECT_METHOD => entry::CONNECT,
-        _ => 0,
+        HEAD_METHOD => entry::SOME | entry::HEAD,
+        CONNECT_METHOD => entry::SOME | entry::CONNECT,
+        _ => entry::SOME,
     };
+    if asked.ask.flags & flag::CLOSES != 0 {
+        asked.entry |= entry::CLOSES;
+    }
     meant::look(asked, reading);
     if asked.candidates != 0 {
         asked.is_meant = 1;

@@ -9,13 +9,16 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::sk_msg;
 use aya_ebpf::programs::SkMsgContext;
-use chaos_abi::http::{HttpRule, passed, rule_flag};
-use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_PIPELINE, HTTP_STATUS, HTTP_TAIL};
+use chaos_abi::http::{HttpRule, entry, passed, rule_flag};
+use chaos_abi::limit::{
+    EXCHANGES, HTTP_CANDIDATES, HTTP_MERGED, HTTP_PIPELINE, HTTP_STATUS, HTTP_TAIL,
+};
 
 use crate::answer::{self, STATUS_AT, flag};
+use crate::away::{self, Course};
 use crate::maps::{
-    ANSWERED, Answered, Connection, DEPTH, EXCHANGES_MAP, HEAD, IN_USE, PHASE_BODY, PHASE_HEAD,
-    PHASE_OVER, PHASE_REST, TAILS, alive, below, connection, count, entry,
+    ANSWERED, Answered, Connection, DEPTH, EXCHANGES_MAP, HEAD, IN_USE, NO_COOKIE, PHASE_AWAY,
+    PHASE_BODY, PHASE_HEAD, PHASE_OVER, PHASE_REST, TAILS, alive, below, connection, count,
 };
 use crate::{body, chunk};
 
@@ -35,7 +38,7 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
         return PASS;
     }
     // SAFETY: not null.
-    let Some(c) = (unsafe { connection(sk.cast(), 0) }) else { return PASS };
+    let Some(c) = (unsafe { connection(sk.cast(), 0) }) else { return away::introduce() };
     let mut size = ctx.size();
     // Both stay with the message, and what is left of one that was long enough would hold up, or
     // let through unseen, what comes behind it.
@@ -43,6 +46,15 @@ pub fn http_response(ctx: SkMsgContext) -> u32 {
     cork(msg, 0);
     if c.phase == PHASE_OVER {
         return PASS;
+    }
+    if c.phase == PHASE_AWAY {
+        // SAFETY: the context is valid and has a socket.
+        match unsafe { away::follow(msg, c, size) } {
+            Course::Passes | Course::Away => return PASS,
+            Course::Lost => return DROP,
+            Course::Home if c.phase == PHASE_OVER => return PASS,
+            Course::Home => {}
+        }
     }
     if c.phase == PHASE_BODY {
         let here = body::read(msg, c, size);
@@ -162,38 +174,9 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
     // SAFETY: the place is masked.
     let request = unsafe { *(&raw const c.requests).cast::<u64>().add(place) };
 
-    let is_alive = alive();
-    let mut chosen = EXCHANGES;
-    let mut k = 0;
-    while k < HTTP_CANDIDATES {
-        let one = request >> (entry::FIRST + entry::BITS * k) & entry::MASK;
-        k += 1;
-        if one == 0 {
-            break;
-        }
-        let index = one as u32 - 1;
-        let Some(rule) = EXCHANGES_MAP.get(index) else { continue };
-        let Some(now) = is_alive else { break };
-        if now >= rule.deadline_ns {
-            continue;
-        }
-        prepare(rule, answered, request, looked as u32);
-        answer::read(answered, rule);
-        let a = &answered.answer;
-        if a.end == 0 || a.flags & flag::BAD != 0 || a.code < 200 {
-            chosen = index;
-            break;
-        }
-        if (rule.code == 0 || rule.code == a.code) && a.hits == wanted(rule) {
-            chosen = index;
-            break;
-        }
-    }
+    choose(answered, request, looked as u32);
+    let chosen = answered.chosen;
     let Some(rule) = EXCHANGES_MAP.get(chosen) else { return PASS };
-    if chosen == EXCHANGES {
-        answered.answer.begin(looked as u32);
-        answer::read(answered, rule);
-    }
     let a = &answered.answer;
     if a.flags & flag::BAD != 0 {
         return lost(c, chosen, passed::UNPARSED);
@@ -240,20 +223,39 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
     }
     let mut acts = chosen != EXCHANGES && rule.flags & rule_flag::DRY_RUN == 0;
     if chosen != EXCHANGES {
+        let is_abort = acts && rule.flags & rule_flag::ABORT != 0;
+        if !is_abort && answered.edits != 0 {
+            let is_closing = c.phase == PHASE_REST
+                || request & entry::CLOSES != 0
+                || a.flags & flag::CLOSES != 0
+                || a.flags & (flag::OLD | flag::STAYS) == flag::OLD;
+            answered.is_closing = is_closing as u32;
+            match detour(msg, c, size, answered, request, rule, length) {
+                Detour::Taken => return PASS,
+                Detour::Impossible => acts = false,
+                Detour::Needless => {}
+            }
+        }
         let replaces = rule.flags & rule_flag::BODY != 0 && rule.flags & rule_flag::ABORT == 0;
-        if is_coded && !is_followed && replaces {
+        if acts && is_coded && !is_followed && replaces {
             count(chosen, |counters| counters.passed[passed::CHUNKED] += 1);
             return PASS;
         }
-        count(chosen, |counters| counters.acted += 1);
-        if acts && rule.flags & rule_flag::ABORT != 0 {
+        each(answered, request, |one, rule| {
+            let edits = rule.flags & (rule_flag::EDIT | rule_flag::DRY_RUN) == rule_flag::EDIT;
+            let is_left_out = edits && !(acts && one == chosen);
+            // Why the one that is chosen is left out has been counted.
+            count(one, |counters| {
+                counters.acted += !is_left_out as u64;
+                counters.passed[passed::CROWDED] += (is_left_out && one != chosen) as u64;
+            });
+        });
+        if is_abort {
             return DROP;
         }
+        delay(c, answered.wait);
     }
-    if acts {
-        delay(c, rule);
-        acts = rule.flags & rule_flag::EDIT != 0;
-    }
+    acts &= rule.flags & rule_flag::EDIT != 0;
     let mut here = size - end;
     if is_followed {
         here = c.at - end;
@@ -301,14 +303,135 @@ fn begin(msg: *mut sk_msg_md, c: &mut Connection, size: u32, answered: &mut Answ
     PASS
 }
 
+/// Finds the exchanges that mean a response, and reads it for the one that changes it: what aborts
+/// comes first, then the first one that changes bytes.
+#[inline(always)]
+fn choose(answered: &mut Answered, request: u64, looked: u32) {
+    answered.chosen = EXCHANGES;
+    answered.meant = 0;
+    answered.edits = 0;
+    answered.wait = 0;
+    let is_alive = alive();
+    let mut read = EXCHANGES;
+    let mut k = 0;
+    while k < HTTP_CANDIDATES {
+        let one = request >> (entry::FIRST + entry::BITS * k) & entry::MASK;
+        if one == 0 {
+            break;
+        }
+        k += 1;
+        let index = one as u32 - 1;
+        let Some(rule) = EXCHANGES_MAP.get(index) else { continue };
+        let Some(now) = is_alive else { break };
+        if now >= rule.deadline_ns {
+            continue;
+        }
+        prepare(rule, answered, request, looked);
+        answer::read(answered, rule);
+        read = index;
+        let a = &answered.answer;
+        if a.end == 0 || a.flags & flag::BAD != 0 || a.code < 200 {
+            answered.chosen = index;
+            return;
+        }
+        if (rule.code != 0 && rule.code != a.code) || a.hits != wanted(rule) {
+            continue;
+        }
+        answered.meant |= 1 << (k - 1);
+        let does = rule.flags & rule_flag::DRY_RUN == 0;
+        if does && rule.flags & rule_flag::ABORT != 0 {
+            answered.chosen = index;
+            answered.meant = 1 << (k - 1);
+            answered.wait = 0;
+            break;
+        }
+        if does {
+            answered.wait += rule.delay_ns;
+        }
+        let edits = does && rule.flags & rule_flag::EDIT != 0;
+        if answered.chosen == EXCHANGES || (edits && answered.edits == 0) {
+            answered.chosen = index;
+        }
+        answered.edits += edits as u32;
+    }
+    let chosen = answered.chosen;
+    if chosen != read || chosen == EXCHANGES {
+        let Some(rule) = EXCHANGES_MAP.get(chosen) else { return };
+        prepare(rule, answered, request, looked);
+        answer::read(answered, rule);
+    }
+}
+
+/// Calls for each exchange that means the response.
+#[inline(always)]
+fn each(answered: &Answered, request: u64, mut what: impl FnMut(u32, &HttpRule)) {
+    let mut k = 0;
+    while k < HTTP_CANDIDATES {
+        let one = (request >> (entry::FIRST + entry::BITS * k) & entry::MASK) as u32;
+        if answered.meant >> k & 1 != 0
+            && let Some(rule) = EXCHANGES_MAP.get(one.wrapping_sub(1))
+        {
+            what(one.wrapping_sub(1), rule);
+        }
+        k += 1;
+    }
+}
+
+/// What becomes of a response that may have to go through the agent.
+enum Detour {
+    /// The kernel edits it.
+    Needless,
+    /// The agent has it.
+    Taken,
+    /// It stays as it is.
+    Impossible,
+}
+
+/// Hands a response over, where it has to be and can be.
+#[inline(always)]
+fn detour(
+    msg: *mut sk_msg_md,
+    c: &mut Connection,
+    size: u32,
+    answered: &Answered,
+    request: u64,
+    rule: &HttpRule,
+    length: u64,
+) -> Detour {
+    let is_needed = rule.flags & rule_flag::DETOUR != 0;
+    if !is_needed && answered.edits < 2 {
+        return Detour::Needless;
+    }
+    let mut merges = 0;
+    each(answered, request, |_, rule| merges |= rule.flags & rule_flag::MERGE);
+    let why = if answered.is_closing != 0 {
+        passed::CLOSING
+    } else if merges != 0 && length > HTTP_MERGED {
+        passed::LONG_BODY
+    } else {
+        // SAFETY: the context is valid and has a socket.
+        if c.id & NO_COOKIE == 0 && unsafe { away::hand(msg, c, size, c.answered.wrapping_sub(1)) }
+        {
+            delay(c, answered.wait);
+            return Detour::Taken;
+        }
+        passed::REFUSED
+    };
+    if !is_needed {
+        return Detour::Needless;
+    }
+    count(answered.chosen, |counters| counters.passed[why] += 1);
+    Detour::Impossible
+}
+
 /// What is sent from now on waits where it leaves the host.
 #[inline(always)]
-fn delay(c: &mut Connection, rule: &HttpRule) {
-    if rule.delay_ns == 0 {
+fn delay(c: &mut Connection, wait: u64) {
+    if wait == 0 {
         return;
     }
     // SAFETY: plain helper call.
-    let until = unsafe { bpf_ktime_get_ns() } + rule.delay_ns;
+    let until = unsafe { bpf_ktime_get_ns() } + wait;
     if until > c.until {
         c.until = until;
     }
@@ -444,7 +567,7 @@ struct Copy {
 }
 
 #[inline(always)]
-fn bounds(msg: *mut sk_msg_md) -> (usize, usize) {
+pub fn bounds(msg: *mut sk_msg_md) -> (usize, usize) {
     // SAFETY: the context is valid.
     unsafe { ((*msg).__bindgen_anon_1.data as usize, (*msg).__bindgen_anon_2.data_end as usize) }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chaos_abi::limit::{DELAY_NS, HTTP_DROPPED, HTTP_FIELDS, HTTP_PATTERN, HTTP_TAIL};
 
-use super::exchange::{Exchange, Message, Role};
+use super::exchange::{Edit, Exchange, Message, Role};
 
 /// Headers that frame a body take this many of those that a response may lose.
 const FRAMING: usize = chaos_abi::http::FRAMING;
@@ -46,26 +46,22 @@ pub fn refused(exchange: &Exchange) -> Option<Beyond> {
     if edit.delay.is_some_and(|delay| delay > longest) {
         return beyond("spec.delay", format!("is at most {}s", longest.as_secs()));
     }
-    if edit.patch.body.is_some() {
-        return beyond("spec.patch.body", "bodies can only be replaced as a whole yet");
-    }
-    let replaced = edit.replace.headers.len();
-    if replaced > HTTP_DROPPED - FRAMING {
-        let most = HTTP_DROPPED - FRAMING;
-        return beyond("spec.replace.headers", format!("has {replaced} headers, at most {most}"));
-    }
-    let headers = edit.replace.headers.iter().chain(edit.patch.headers.iter().map(|(n, v)| (n, v)));
-    let headers: usize = headers.map(|(name, value)| name.len() + value.len() + 4).sum();
-    let body = edit.replace.body.as_ref().map_or(0, Vec::len);
-    let (all, most) = (headers + body, HTTP_TAIL - 128);
-    if all > most {
-        let field = if body > headers { "spec.replace.body" } else { "spec.replace.headers" };
-        return beyond(
-            field,
-            format!("headers and body have {all} bytes together, at most {most}"),
-        );
-    }
     matchers(exchange)
+}
+
+/// True when the kernel hands the responses over to be edited: their bodies are merged with
+/// something, or what they get is more than the kernel keeps.
+#[must_use]
+pub fn is_detour(edit: &Edit) -> bool {
+    if edit.abort {
+        return false;
+    }
+    let (replace, patch) = (&edit.replace, &edit.patch);
+    let headers = replace.headers.iter().chain(patch.headers.iter().map(|(n, v)| (n, v)));
+    let headers: usize = headers.map(|(name, value)| name.len() + value.len() + 4).sum();
+    let all = headers + replace.body.as_ref().map_or(0, Vec::len);
+    let is_large = all > HTTP_TAIL - 128 || replace.headers.len() > HTTP_DROPPED - FRAMING;
+    patch.body.is_some() || is_large
 }
 
 fn matchers(exchange: &Exchange) -> Option<Beyond> {

@@ -18,6 +18,9 @@ pub const PORT: u16 = 7781;
 /// Bytes of the body of `/big`.
 pub const BIG: usize = 1 << 20;
 
+/// The body of `/json` and, in chunks, of `/json/chunked`.
+pub const JSON: &str = r#"{"a":1,"b":{"c":[2,3]}}"#;
+
 /// Bytes of the body of `/many`, which comes in [`many`].
 pub const MANY: usize = 3 << 20;
 
@@ -44,6 +47,14 @@ pub fn answer(method: &str, path: &str) -> Option<Vec<u8>> {
         "/missing" => fixed("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone"),
         "/none" => fixed("HTTP/1.1 204 No Content\r\n\r\n"),
         "/same" => fixed("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+        "/json" => body(JSON.as_bytes()),
+        "/json/chunked" => {
+            chunks(b"9\r\n{\"a\":1,\"b\r\n0e\r\n\":{\"c\":[2,3]}}\r\n0\r\nX-Trailer: 1\r\n\r\n")
+        }
+        "/json/long" => body(format!("[{}0]", "0,".repeat(BIG / 2)).as_bytes()),
+        "/json/closing" => {
+            fixed("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+        }
         "/chunked" => chunks(b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nX-Trailer: 1\r\n\r\n"),
         "/many" => chunks(&many()),
         "/broken" => chunks(b"5\r\nhello\r\nno size\r\n0\r\n\r\n"),

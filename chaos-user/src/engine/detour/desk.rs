@@ -30,8 +30,8 @@ impl Default for Limits {
 /// What has come of one direction of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
-    /// A message begins here.
-    pub begins: Option<Begins>,
+    /// Messages that begin here or behind it, in their order.
+    pub begins: Vec<Begins>,
     /// The process that sends it.
     pub pid: u32,
     /// Its bytes.
@@ -70,8 +70,8 @@ pub trait Exits {
     /// Cuts the connection.
     fn reset(&mut self, connection: u64);
     /// Nothing is held of it after so many bytes that came. `is_over`: the rest of it is of no
-    /// interest. False: more is on its way.
-    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool;
+    /// interest. What is on its way comes as that of a connection that is not known yet.
+    fn drained(&mut self, connection: u64, taken: u64, is_over: bool);
 }
 
 /// What was counted.
@@ -81,8 +81,14 @@ pub struct Tally {
     pub meant: BTreeMap<usize, u64>,
     /// Messages that became what their edits ask for.
     pub edited: u64,
+    /// Those that each exchange has acted on.
+    pub acted: BTreeMap<usize, u64>,
     /// Bodies that could not be patched.
     pub unpatched: u64,
+    /// Those that each exchange would have patched.
+    pub left: BTreeMap<usize, u64>,
+    /// Responses that each exchange may mean, and that were not understood.
+    pub unread: BTreeMap<usize, u64>,
     /// Connections that pass as they are, by reason.
     pub odd: BTreeMap<Odd, u64>,
     /// Connections that were let go because memory was short.
@@ -111,6 +117,8 @@ struct Line {
     lane: Lane,
     message: Message,
     asked: VecDeque<Asked>,
+    /// Exchanges that mean the message that is under way.
+    meant: Vec<usize>,
     /// Bytes and when they may go. The times do not fall.
     queue: VecDeque<(u64, Vec<u8>)>,
     /// How much of the first entry has gone.
@@ -186,7 +194,7 @@ impl Desk {
         if !self.lines.contains_key(&id) && !exits.open(id, arrival.pid) {
             return;
         }
-        let message = match arrival.begins {
+        let message = match arrival.begins.first() {
             Some(Begins::Request) => Message::Request,
             Some(Begins::Response(_)) | None => Message::Response,
         };
@@ -194,6 +202,7 @@ impl Desk {
             lane: Lane::new(message, limits.message).without_end(),
             message,
             asked: VecDeque::new(),
+            meant: Vec::new(),
             queue: VecDeque::new(),
             gone: 0,
             queued: 0,
@@ -203,14 +212,16 @@ impl Desk {
         line.taken += arrival.bytes.len() as u64;
         let before = line.held();
         let mut out = Vec::new();
-        if let Some(Begins::Response(asked)) = arrival.begins {
-            line.asked.push_back(asked);
-            if line.asked.len() > limits.message.requests {
-                line.lane.pass(Odd::LostTrack, &mut out);
+        for begins in arrival.begins {
+            if let Begins::Response(asked) = begins {
+                line.asked.push_back(asked);
             }
         }
+        if line.asked.len() > limits.message.requests {
+            line.lane.pass(Odd::LostTrack, &mut out);
+        }
         let Line { lane, message, asked, .. } = line;
-        let armed = &self.armed;
+        let (armed, unread) = (&self.armed, &mut self.tally.unread);
         let mut judge = |head: &_, out: &mut Vec<Step>| {
             if *message == Message::Request {
                 return request_verdict(armed, head, out);
@@ -219,7 +230,13 @@ impl Desk {
                 return Verdict::interim();
             }
             match asked.pop_front() {
-                Some(asked) => response_verdict(armed, head, &asked, out),
+                Some(asked) => {
+                    let verdict = response_verdict(armed, head, &asked, out);
+                    if verdict.framing.is_err() {
+                        asked.meant.iter().for_each(|i| *unread.entry(*i).or_default() += 1);
+                    }
+                    verdict
+                }
                 None => Verdict::odd(Odd::LostTrack),
             }
         };
@@ -295,7 +312,7 @@ impl Desk {
                     is_cut = true;
                     exits.reset(id);
                 }
-                Step::Note(note) => self.tally.note(note),
+                Step::Note(note) => self.tally.note(note, &self.armed, &mut line.meant),
             }
         }
         self.held += line.held();
@@ -388,9 +405,13 @@ impl Desk {
         let is_done = match line.lane.rest() {
             _ if is_gone => true,
             Rest::Between if is_idle && line.asked.is_empty() => {
-                exits.drained(id, line.taken, false)
+                exits.drained(id, line.taken, false);
+                true
             }
-            Rest::Passes if is_idle => exits.drained(id, line.taken, true),
+            Rest::Passes if is_idle => {
+                exits.drained(id, line.taken, true);
+                true
+            }
             Rest::Goes if is_idle => {
                 exits.finish(id);
                 true
@@ -404,11 +425,28 @@ impl Desk {
 }
 
 impl Tally {
-    fn note(&mut self, note: Note) {
+    /// `meant`: the exchanges that mean the message that is under way.
+    fn note(&mut self, note: Note, armed: &[Armed], meant: &mut Vec<usize>) {
+        let patches = |i: usize| {
+            let edit = armed.get(i).and_then(|armed| armed.edit.as_ref());
+            edit.is_some_and(|edit| edit.patch.body.is_some())
+        };
         match note {
-            Note::Meant(i) => *self.meant.entry(i).or_default() += 1,
-            Note::Edited => self.edited += 1,
-            Note::Unpatched(_) => self.unpatched += 1,
+            Note::Meant(i) => {
+                *self.meant.entry(i).or_default() += 1;
+                meant.push(i);
+            }
+            Note::Edited => {
+                self.edited += 1;
+                meant.drain(..).for_each(|i| *self.acted.entry(i).or_default() += 1);
+            }
+            Note::Unpatched(_) => {
+                self.unpatched += 1;
+                for i in meant.drain(..) {
+                    let which = if patches(i) { &mut self.left } else { &mut self.acted };
+                    *which.entry(i).or_default() += 1;
+                }
+            }
             Note::MethodStays => {}
             Note::Odd(odd) => *self.odd.entry(odd).or_default() += 1,
         }

@@ -21,8 +21,6 @@ struct Paper {
     room: BTreeMap<u64, usize>,
     gone: BTreeSet<u64>,
     finished: BTreeSet<u64>,
-    /// More is said to be on its way.
-    is_busy: bool,
 }
 
 impl Exits for Paper {
@@ -53,9 +51,8 @@ impl Exits for Paper {
         self.reset.insert(connection);
     }
 
-    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool {
+    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) {
         self.drained.push((connection, taken, is_over));
-        !self.is_busy
     }
 }
 
@@ -80,12 +77,12 @@ fn desk(edits: &[Value]) -> Desk {
 /// A response to a request that these exchanges mean.
 fn answer(meant: &[usize], text: &str) -> Arrival {
     let asked = Asked { verb: Verb::Other, meant: meant.to_vec() };
-    let begins = Some(Begins::Response(asked));
+    let begins = vec![Begins::Response(asked)];
     Arrival { begins, pid: 1, bytes: text.as_bytes().to_vec() }
 }
 
 fn more(text: &str) -> Arrival {
-    Arrival { begins: None, pid: 1, bytes: text.as_bytes().to_vec() }
+    Arrival { begins: Vec::new(), pid: 1, bytes: text.as_bytes().to_vec() }
 }
 
 const A: &str = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nA";
@@ -197,7 +194,7 @@ fn a_request_is_matched_by_what_it_says_itself() {
     let mut desk = Desk::new(Arc::new([armed]), SMALL);
     let mut paper = Paper::default();
     let two = b"GET /b HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n".to_vec();
-    desk.take(1, Arrival { begins: Some(Begins::Request), pid: 1, bytes: two }, 0, &mut paper);
+    desk.take(1, Arrival { begins: vec![Begins::Request], pid: 1, bytes: two }, 0, &mut paper);
     assert_eq!(paper.text(1), "GET /b HTTP/1.1\r\n\r\n");
     desk.release(10 * MS, &mut paper);
     assert_eq!(paper.text(1), "GET /b HTTP/1.1\r\n\r\nGET /new HTTP/1.1\r\n\r\n");
@@ -260,15 +257,17 @@ fn when_it_is_over_everything_goes_as_it_is() {
 }
 
 #[test]
-fn what_is_on_its_way_is_waited_for() {
-    let (mut desk, mut paper) = (desk(&[json!({})]), Paper { is_busy: true, ..Paper::default() });
-    desk.take(1, answer(&[0], A), 0, &mut paper);
-    assert_eq!(desk.connections(), 1);
-    paper.is_busy = false;
-    desk.take(1, answer(&[0], B), 0, &mut paper);
-    let taken = A.len() as u64;
-    assert_eq!(paper.drained, [(1, taken, false), (1, 2 * taken, false)]);
+fn a_connection_comes_and_goes_with_each_response() {
+    let what = json!({ "patch": { "body": { "n": 9 } } });
+    let (mut desk, mut paper) = (desk(&[what, json!({})]), Paper::default());
+    desk.take(1, answer(&[0, 1], A), 0, &mut paper);
     assert_eq!(desk.connections(), 0);
+    desk.take(1, answer(&[1], B), 0, &mut paper);
+    assert_eq!(paper.drained, [(1, A.len() as u64, false), (1, B.len() as u64, false)]);
+    assert_eq!(desk.connections(), 0);
+    // The first has a body that is no JSON, which the second one does not care about.
+    assert_eq!(desk.tally().left, BTreeMap::from([(0, 1)]));
+    assert_eq!(desk.tally().acted, BTreeMap::from([(1, 2)]));
 }
 
 #[test]

@@ -7,27 +7,34 @@ const HEADER: usize = DETOUR_HEADER as usize;
 /// A header as it is sent, in the byte order of the host.
 #[must_use]
 pub fn bytes(header: &DetourHeader) -> [u8; HEADER] {
+    let DetourHeader { magic, pid, length, count, connection, requests } = header;
     let mut out = [0; HEADER];
-    out[..8].copy_from_slice(&header.connection.to_ne_bytes());
-    out[8..16].copy_from_slice(&header.begins.to_ne_bytes());
-    out[16..20].copy_from_slice(&header.pid.to_ne_bytes());
-    out[20..24].copy_from_slice(&header.length.to_ne_bytes());
-    out[24..28].copy_from_slice(&header.magic.to_ne_bytes());
+    for (place, half) in out.chunks_exact_mut(4).zip([magic, pid, length, count]) {
+        place.copy_from_slice(&half.to_ne_bytes());
+    }
+    let words = std::iter::once(connection).chain(requests);
+    for (place, word) in out[16..].chunks_exact_mut(8).zip(words) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
     out
 }
 
 fn parse(bytes: &[u8; HEADER]) -> Option<DetourHeader> {
     let word = |at: usize| <[u8; 8]>::try_from(&bytes[at..at + 8]).map(u64::from_ne_bytes);
     let half = |at: usize| <[u8; 4]>::try_from(&bytes[at..at + 4]).map(u32::from_ne_bytes);
-    let header = DetourHeader {
-        connection: word(0).ok()?,
-        begins: word(8).ok()?,
-        pid: half(16).ok()?,
-        length: half(20).ok()?,
-        magic: half(24).ok()?,
-        zero: 0,
+    let mut header = DetourHeader {
+        magic: half(0).ok()?,
+        pid: half(4).ok()?,
+        length: half(8).ok()?,
+        count: half(12).ok()?,
+        connection: word(16).ok()?,
+        ..DetourHeader::default()
     };
-    (header.magic == MAGIC).then_some(header)
+    for (i, request) in header.requests.iter_mut().enumerate() {
+        *request = word(24 + 8 * i).ok()?;
+    }
+    let is_header = header.magic == MAGIC && header.count as usize <= header.requests.len();
+    is_header.then_some(header)
 }
 
 /// Takes frames out of a stream, wherever it is split.
@@ -44,7 +51,7 @@ pub struct Run<'a> {
     /// Number of the connection.
     pub connection: u64,
     /// As in the header, at the first bytes behind it.
-    pub begins: u64,
+    pub requests: Vec<u64>,
     /// The process that sends them.
     pub pid: u32,
     /// The bytes.
@@ -78,44 +85,57 @@ impl Frames {
         let (front, rest) = input.split_at(self.left.min(input.len()));
         *input = rest;
         self.left -= front.len();
-        let DetourHeader { connection, begins, pid, .. } = self.current;
-        self.current.begins = 0;
-        Ok(Some(Run { connection, begins, pid, bytes: front }))
+        let DetourHeader { connection, count, requests, pid, .. } = self.current;
+        self.current.count = 0;
+        let requests = requests[..count as usize].to_vec();
+        Ok(Some(Run { connection, requests, pid, bytes: front }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chaos_abi::limit::HTTP_PIPELINE;
+
     use super::*;
 
     #[test]
     fn runs_are_the_same_wherever_the_stream_is_split() {
-        let frame = |connection, begins, bytes: &[u8]| {
-            let length = bytes.len() as u32;
-            let header = DetourHeader { connection, begins, pid: 9, length, magic: MAGIC, zero: 0 };
+        let frame = |connection, asked: &[u64], bytes: &[u8]| {
+            let (length, count) = (bytes.len() as u32, asked.len() as u32);
+            let mut requests = [99; HTTP_PIPELINE as usize];
+            requests[..asked.len()].copy_from_slice(asked);
+            let header = DetourHeader { magic: MAGIC, pid: 9, length, count, connection, requests };
             [super::bytes(&header).as_slice(), bytes].concat()
         };
-        let stream =
-            [frame(1, 7, b"one"), frame(2, 0, b""), frame(3, 8, b"three"), frame(1, 0, b"x")]
-                .concat();
+        let stream = [
+            frame(1, &[7], b"one"),
+            frame(2, &[], b""),
+            frame(3, &[8; 16], b"three"),
+            frame(1, &[], b"x"),
+        ]
+        .concat();
         for size in 1..stream.len() {
             let mut frames = Frames::default();
-            let mut out: Vec<(u64, u64, Vec<u8>)> = Vec::new();
+            let mut out: Vec<(u64, Vec<u64>, Vec<u8>)> = Vec::new();
             for part in stream.chunks(size) {
                 let mut input = part;
                 while let Some(run) = frames.next(&mut input).unwrap() {
                     assert_eq!(run.pid, 9);
                     match out.last_mut() {
                         Some((connection, _, bytes))
-                            if run.begins == 0 && *connection == run.connection =>
+                            if run.requests.is_empty() && *connection == run.connection =>
                         {
                             bytes.extend(run.bytes);
                         }
-                        _ => out.push((run.connection, run.begins, run.bytes.to_vec())),
+                        _ => out.push((run.connection, run.requests, run.bytes.to_vec())),
                     }
                 }
             }
-            let want = [(1, 7, b"one".to_vec()), (3, 8, b"three".to_vec()), (1, 0, b"x".to_vec())];
+            let want = [
+                (1, vec![7], b"one".to_vec()),
+                (3, vec![8; 16], b"three".to_vec()),
+                (1, vec![], b"x".to_vec()),
+            ];
             assert_eq!(out, want, "by {size}");
         }
     }

@@ -4,30 +4,56 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// A descriptor of ours for the socket with this cookie, which the process has open. Reads the
-/// links of its descriptors and looks at its sockets one by one.
+/// A descriptor of ours for the socket with this cookie, which the process has open, and the
+/// process's own number of it. Looks at `hint` first; then reads the links of its descriptors and
+/// looks at its sockets one by one.
 ///
 /// # Errors
 /// `NotFound` where it has no such socket, or is gone; what the kernel says otherwise (`EPERM`
 /// without the right to look into it).
-pub fn socket(pid: u32, cookie: u64) -> io::Result<OwnedFd> {
+pub fn socket(pid: u32, cookie: u64, hint: Option<RawFd>) -> io::Result<(OwnedFd, RawFd)> {
     // SAFETY: plain call.
     let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let look = |number: RawFd| {
+        // SAFETY: a valid descriptor; the number may be of another file by now, which the cookie
+        // tells.
+        let twin = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+        descriptor(twin).map(|twin| (cookie_of(twin.as_raw_fd()) == Some(cookie)).then_some(twin))
+    };
+    if let Some(number) = hint
+        && let Ok(Some(twin)) = look(number)
+    {
+        return Ok((twin, number));
+    }
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
         let is_socket = fs::read_link(entry.path())
             .is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
         let Some(number) = number.filter(|_| is_socket) else { continue };
-        // SAFETY: a valid descriptor; the number may be of another file by now, which the cookie
-        // tells.
-        let twin = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
-        match descriptor(twin) {
-            Ok(twin) if cookie_of(twin.as_raw_fd()) == Some(cookie) => return Ok(twin),
+        match look(number) {
+            Ok(Some(twin)) => return Ok((twin, number)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Ok(_) | Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
     Err(io::ErrorKind::NotFound.into())
+}
+
+/// The same, whichever process of ours has it: `hint` is looked at first. For where the numbers of
+/// processes that the kernel tells are not ours. Costs a look at every socket that there is.
+///
+/// # Errors
+/// `NotFound` where nobody has it.
+pub fn anywhere(cookie: u64, hint: Option<(u32, RawFd)>) -> io::Result<(OwnedFd, (u32, RawFd))> {
+    let of = |pid, number| socket(pid, cookie, number).map(|(twin, number)| (twin, (pid, number)));
+    if let Some((pid, number)) = hint
+        && let Ok(found) = of(pid, Some(number))
+    {
+        return Ok(found);
+    }
+    let all = fs::read_dir("/proc")?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| of(pid, None).ok()).next().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// The kernel's number of a socket, the same in every process.
@@ -68,8 +94,16 @@ mod tests {
         let (server, _) = listener.accept().unwrap();
         let cookie = cookie_of(server.as_raw_fd()).unwrap();
         let begin = Instant::now();
-        let twin = socket(std::process::id(), cookie).unwrap();
+        let (twin, number) = socket(std::process::id(), cookie, None).unwrap();
         println!("found in {:?}", begin.elapsed());
+        assert_eq!(number, server.as_raw_fd());
+        let us = (std::process::id(), number);
+        for hint in [None, Some(us), Some((1, 0))] {
+            assert_eq!(anywhere(cookie, hint).unwrap().1, us);
+        }
+        for hint in [number, number + 1, -1] {
+            assert_eq!(socket(std::process::id(), cookie, Some(hint)).unwrap().1, number);
+        }
         drop(server);
         let mut twin = TcpStream::from(twin);
         twin.write_all(b"hello").unwrap();
@@ -81,8 +115,8 @@ mod tests {
 
     #[test]
     fn who_is_not_there_is_not_found() {
-        let none = socket(std::process::id(), u64::MAX).unwrap_err();
+        let none = socket(std::process::id(), u64::MAX, None).unwrap_err();
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
-        assert!(socket(u32::MAX >> 1, 1).is_err());
+        assert!(socket(u32::MAX >> 1, 1, None).is_err());
     }
 }

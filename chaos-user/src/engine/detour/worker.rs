@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -23,12 +23,12 @@ pub trait Source: Send {
     /// The connection is gone.
     fn exit(&mut self, connection: u64, pid: u32) -> io::Result<OwnedFd>;
 
-    /// Nothing is held of this connection, of which `taken` bytes have come since it was first
-    /// handed over. True: none is on its way, and what follows goes directly, for ever where
-    /// `is_over`. False: more has been handed over.
-    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool;
+    /// Nothing is held of this connection, of which `taken` bytes have come since its exit was
+    /// asked for. Where none is on its way, what follows goes directly, for ever where `is_over`;
+    /// where some is, the exit is asked for again.
+    fn drained(&mut self, exit: BorrowedFd<'_>, taken: u64, is_over: bool);
 
-    /// What the kernel's word about a message that begins means; it is never 0.
+    /// What the kernel's word about a request means.
     fn begins(&self, word: u64) -> Begins;
 }
 
@@ -231,7 +231,8 @@ impl Worker {
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         let now = monotonic_ns();
         while let Some(run) = self.frames.next(&mut bytes)? {
-            let begins = (run.begins != 0).then(|| self.sockets.source.begins(run.begins));
+            let begins =
+                run.requests.iter().map(|word| self.sockets.source.begins(*word)).collect();
             let arrival = Arrival { begins, pid: run.pid, bytes: run.bytes.to_vec() };
             self.desk.take(run.connection, arrival, now, &mut self.sockets);
         }
@@ -322,11 +323,10 @@ impl Exits for Sockets {
         }
     }
 
-    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool {
-        let is_done = self.source.drained(connection, taken, is_over);
-        if is_done {
-            self.close(connection);
+    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) {
+        if let Some(exit) = self.open.get(&connection) {
+            self.source.drained(exit.as_fd(), taken, is_over);
         }
-        is_done
+        self.close(connection);
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use chaos_abi::detour::{DetourHeader, MAGIC};
+use chaos_abi::limit::HTTP_PIPELINE;
 use serde_json::{Value, json};
 
 use super::desk::{Begins, Limits};
@@ -18,8 +19,8 @@ use super::worker::{Detour, Source};
 use crate::engine::message::{Armed, Asked, Bounds, Verb};
 use crate::plan::exchange::{Matcher, Message};
 
-/// What the thread has said of connections: number, bytes, whether it is over.
-type Drained = Arc<Mutex<Vec<(u64, u64, bool)>>>;
+/// What the thread has said of connections: bytes, whether it is over.
+type Drained = Arc<Mutex<Vec<(u64, bool)>>>;
 
 /// Servers' sockets by the numbers of their connections.
 struct Servers {
@@ -34,9 +35,8 @@ impl Source for Servers {
         Ok(socket.try_clone()?.into())
     }
 
-    fn drained(&mut self, connection: u64, taken: u64, is_over: bool) -> bool {
-        self.drained.lock().unwrap().push((connection, taken, is_over));
-        true
+    fn drained(&mut self, _exit: BorrowedFd<'_>, taken: u64, is_over: bool) {
+        self.drained.lock().unwrap().push((taken, is_over));
     }
 
     fn begins(&self, word: u64) -> Begins {
@@ -83,11 +83,11 @@ impl Scene {
     fn hand(&mut self, connection: u64, meant: bool, bytes: &[u8]) {
         let header = DetourHeader {
             connection,
-            begins: if meant { 0b11 } else { 0 },
+            count: u32::from(meant),
+            requests: [0b11; HTTP_PIPELINE as usize],
             pid: std::process::id(),
             length: bytes.len() as u32,
             magic: MAGIC,
-            zero: 0,
         };
         self.kernel.write_all(&[&frame::bytes(&header), bytes].concat()).unwrap();
     }
@@ -154,7 +154,7 @@ fn a_large_body_comes_through_whole_while_the_client_is_slow() {
     client.read_exact(&mut got).unwrap();
     assert!(got == body, "the body has changed");
     scene.wait("it is drained", |scene| {
-        scene.drained.lock().unwrap().last().is_some_and(|last| !last.2)
+        scene.drained.lock().unwrap().last().is_some_and(|last| !last.1)
     });
     let report = scene.detour().report().unwrap();
     assert_eq!((report.held, report.connections, report.tally.edited), (0, 0, 1));

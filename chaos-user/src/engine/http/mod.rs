@@ -3,6 +3,7 @@
 //! Owns the BPF object of HTTP faults, which is there only while an exchange is. Nothing is pinned:
 //! connections leave the socket map with the object, and are plain again.
 
+mod agency;
 mod object;
 mod trial;
 mod wire;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use chaos_abi::http::{HttpCounters, HttpSlot, slot_flag};
 use chaos_abi::limit;
 
+use self::agency::Agency;
 use self::object::Object;
 use super::bpf::Kind;
 use super::cgroup::{cgroup_mount, no_cgroup};
@@ -52,12 +54,16 @@ struct Hook {
 struct Begun {
     index: u32,
     exchange: Exchange,
+    /// What the agency had counted at this index when it began.
+    before: HttpCounters,
 }
 
 /// The exchanges of this host.
 #[derive(Default)]
 pub struct Exchanges {
     object: Option<Object>,
+    /// Edits what the kernel cannot, while an exchange needs it.
+    agency: Option<Agency>,
     begun: BTreeMap<String, Begun>,
     hooks: BTreeMap<Device, Hook>,
     /// Until when exchanges act without another beat.
@@ -108,7 +114,8 @@ impl Exchanges {
             object.set_heartbeat(self.until_ns)?;
             self.object = Some(object);
         }
-        let begun = Begun { index, exchange: exchange.clone() };
+        let before = self.agency.as_ref().map(|agency| agency.counters(index)).unwrap_or_default();
+        let begun = Begun { index, exchange: exchange.clone(), before };
         self.begun.insert(exchange.id.clone(), begun);
         let result = self.install(exchange, index, deadline_ns, &devices);
         if result.is_err()
@@ -126,6 +133,7 @@ impl Exchanges {
         deadline_ns: u64,
         devices: &[Device],
     ) -> Result<(), EngineError> {
+        self.man(exchange)?;
         let wire = wire::wire(exchange, deadline_ns);
         self.loaded()?.set_rule(index, *wire.rule, &wire.tail)?;
         for device in devices {
@@ -142,6 +150,30 @@ impl Exchanges {
             self.arm(device)?;
         }
         Ok(())
+    }
+
+    /// Has an agency for exchanges that need one, or that may meet on one response.
+    fn man(&mut self, exchange: &Exchange) -> Result<(), EngineError> {
+        let edits = |one: &Exchange| !one.dry_run && !one.edit.abort && one.edit.rewrites();
+        let is_needed = !exchange.dry_run && reach::is_detour(&exchange.edit);
+        let may_meet = self.begun.values().filter(|one| edits(&one.exchange)).count() > 1;
+        if self.agency.is_none() && (is_needed || may_meet) {
+            match Agency::start(self.loaded()?) {
+                Ok(agency) => self.agency = Some(agency),
+                Err(error) if is_needed => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "where experiments meet on one response, one acts");
+                }
+            }
+        }
+        self.tell_agency();
+        Ok(())
+    }
+
+    fn tell_agency(&self) {
+        if let Some(agency) = &self.agency {
+            agency.arm(self.begun.values().map(|one| (one.index, &one.exchange)));
+        }
     }
 
     /// In front of what holds packets, which the plan's rules have brought there before.
@@ -218,8 +250,11 @@ impl Exchanges {
                 tried(unhook(&device, hook));
             }
         }
+        self.tell_agency();
         if self.begun.is_empty() {
             self.settle();
+            // What it cannot let go of in time is cut, and must not be overtaken before.
+            self.agency = None;
             self.object = None;
         }
         first.map_or(Ok(()), Err)
@@ -227,8 +262,16 @@ impl Exchanges {
 
     fn settle(&self) {
         let end = Instant::now() + PATIENCE;
-        let is_busy = |object: &Object| object.unfinished().is_ok_and(|left| left > 0);
-        while self.object.as_ref().is_some_and(is_busy) && Instant::now() < end {
+        if let Some(agency) = &self.agency {
+            agency.let_go();
+        }
+        let is_swallowing = |object: &Object| object.unfinished().is_ok_and(|left| left > 0);
+        let holds = |agency: &Agency| agency.connections() > 0;
+        let is_busy = || {
+            self.object.as_ref().is_some_and(is_swallowing)
+                || self.agency.as_ref().is_some_and(holds)
+        };
+        while is_busy() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -250,6 +293,14 @@ impl Exchanges {
             report.is_alive = super::netns::inode(begun.exchange.sockets.netns.as_ref())
                 .is_ok_and(|inode| inode == begun.exchange.sockets.inode);
             report.counters = object.counters(begun.index).unwrap_or_default();
+            if let Some(agency) = &self.agency {
+                let (now, before) = (agency.counters(begun.index), &begun.before);
+                let counters = &mut report.counters;
+                counters.acted += now.acted - before.acted;
+                for (i, passed) in counters.passed.iter_mut().enumerate() {
+                    *passed += now.passed[i] - before.passed[i];
+                }
+            }
         }
         report
     }

@@ -1,12 +1,17 @@
 //! The loaded BPF object of HTTP faults.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, SockHash};
+use aya::maps::{
+    Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, SkStorage, SockHash,
+};
 use aya::programs::{Program, SchedClassifier, SkMsg};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use chaos_abi::Shared;
+use chaos_abi::detour::Home;
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::HTTP_TAIL;
 
@@ -59,6 +64,41 @@ impl Object {
         SkMsg::load(program).map_err(too_old)?;
         program.attach(&sockets).map_err(too_old)?;
         Ok(Self { ebpf, request, hold })
+    }
+
+    /// Says where bytes are handed over to. What is sent on `own` tells the programs who we are;
+    /// nothing arrives at its other end.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_detour(
+        &mut self,
+        input: &impl AsRawFd,
+        mut own: &TcpStream,
+    ) -> Result<(), EngineError> {
+        const DETOUR: &str = "DETOUR";
+        const SOCKETS: &str = "SOCKETS";
+        let map = self.ebpf.map_mut(SOCKETS).ok_or_else(|| missing(SOCKETS))?;
+        let mut map: SockHash<&mut MapData, u64> =
+            SockHash::try_from(map).map_err(map_error(SOCKETS))?;
+        map.insert(0, own.as_raw_fd(), 0).map_err(map_error(SOCKETS))?;
+        // The program takes note of the process, and refuses.
+        let _ = own.write(b".");
+        map.remove(&0).map_err(map_error(SOCKETS))?;
+        let map = self.ebpf.map_mut(DETOUR).ok_or_else(|| missing(DETOUR))?;
+        let mut map: SockHash<&mut MapData, u32> =
+            SockHash::try_from(map).map_err(map_error(DETOUR))?;
+        map.insert(0, input.as_raw_fd(), 0).map_err(map_error(DETOUR))
+    }
+
+    /// How far connections have been brought, to be written. Once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn homes(&mut self) -> Result<SkStorage<MapData, Pod<Home>>, EngineError> {
+        const HOMES: &str = "HOMES";
+        let map = self.ebpf.take_map(HOMES).ok_or_else(|| missing(HOMES))?;
+        SkStorage::try_from(map).map_err(map_error(HOMES))
     }
 
     /// Name and verified instructions of each program.

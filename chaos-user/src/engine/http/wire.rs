@@ -7,6 +7,7 @@ use chaos_abi::limit::HTTP_TAIL;
 
 use crate::engine::message::phrase;
 use crate::plan::exchange::{Exchange, Message};
+use crate::plan::reach;
 
 /// Names of the headers that go with a body, each followed by what becomes of it.
 const OF_BODY: [&str; FRAMING] =
@@ -54,6 +55,13 @@ pub fn wire(exchange: &Exchange, deadline_ns: u64) -> Wire {
         if edit.rewrites() {
             rule.flags |= rule_flag::EDIT;
         }
+    }
+    if reach::is_detour(edit) {
+        rule.flags |= rule_flag::DETOUR;
+        if edit.patch.body.is_some() {
+            rule.flags |= rule_flag::MERGE;
+        }
+    } else if !edit.abort {
         if let Some(code) = edit.replace.code {
             let status = match phrase(code) {
                 Some(phrase) => format!("{code} {phrase}"),
