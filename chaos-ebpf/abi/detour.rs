@@ -23,6 +23,14 @@ pub struct DetourHeader {
     pub requests: [u64; HTTP_PIPELINE as usize],
 }
 
+/// How many bytes of a connection were handed over, kept with its socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// The bytes, headers of ours not counted.
+    pub bytes: u64,
+}
+
 /// How far the agent has brought a connection, kept with its socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,9 +48,12 @@ pub const DETOUR_HEADER: u32 = 24 + 8 * HTTP_PIPELINE;
 
 const _: () = assert!(size_of::<DetourHeader>() == DETOUR_HEADER as usize);
 
+const _: () = assert!(size_of::<Handed>() == 8);
 const _: () = assert!(size_of::<Home>() == 16);
 
 // SAFETY: `repr(C)`, integers only, sizes asserted.
 unsafe impl Shared for DetourHeader {}
+// SAFETY: as above.
+unsafe impl Shared for Handed {}
 // SAFETY: as above.
 unsafe impl Shared for Home {}

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
             return chaos_user::cli::main_with(args);
         }
         // What a kfault that we are starts for itself.
-        "guard" => return chaos_user::cli::main_with(args),
+        "guard" | "rescue" => return chaos_user::cli::main_with(args),
         "as-kfault-crashing" => match crashing(&mut args) {
             Ok(()) => return chaos_user::cli::main_with(args),
             Err(error) => Err(error),

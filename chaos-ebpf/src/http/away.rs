@@ -10,8 +10,12 @@ use chaos_abi::detour::{DETOUR_HEADER, DetourHeader, MAGIC};
 use chaos_abi::limit::HTTP_PIPELINE;
 
 use crate::chunk;
-use crate::maps::{AGENT, Connection, DETOUR, PHASE_AWAY, PHASE_HEAD, PHASE_OVER, below, home};
+use crate::maps::{
+    AGENT, Connection, DETOUR, PHASE_AWAY, PHASE_HEAD, PHASE_OVER, below, handed, home,
+};
 use crate::response::bounds;
+
+const MAKE: u64 = 1;
 
 /// What becomes of bytes that follow a response which was handed over.
 pub enum Course {
@@ -35,11 +39,17 @@ pub unsafe fn follow(msg: *mut sk_msg_md, c: &mut Connection, size: u32) -> Cour
         return Course::Passes;
     }
     // SAFETY: the context is valid, and has a socket.
-    let home = unsafe { home((*msg).__bindgen_anon_3.sk.cast()) };
-    if let Some(home) = home {
+    let (home, handed) = unsafe {
+        let sk = (*msg).__bindgen_anon_3.sk;
+        if sk.is_null() {
+            return Course::Lost;
+        }
+        (home(sk.cast()), handed(sk.cast(), 0))
+    };
+    if let (Some(home), Some(handed)) = (home, handed) {
         // SAFETY: a map value, which the agent replaces.
         let taken = unsafe { core::ptr::read_volatile(&raw const home.taken) };
-        if taken == c.handed {
+        if taken == handed.bytes {
             c.phase = if home.is_over != 0 { PHASE_OVER } else { PHASE_HEAD };
             return Course::Home;
         }
@@ -81,6 +91,11 @@ pub unsafe fn hand(msg: *mut sk_msg_md, c: &mut Connection, size: u32, first: u3
     // SAFETY: plain helper calls; every access is compared with the message's end, and places are
     // masked.
     unsafe {
+        let sk = (*msg).__bindgen_anon_3.sk;
+        if sk.is_null() {
+            return false;
+        }
+        let Some(handed) = handed(sk.cast(), MAKE) else { return false };
         if bpf_msg_push_data(msg, 0, DETOUR_HEADER, 0) != 0 {
             return false;
         }
@@ -109,7 +124,7 @@ pub unsafe fn hand(msg: *mut sk_msg_md, c: &mut Connection, size: u32, first: u3
         }
         if is_handed {
             c.answered = c.asked;
-            c.handed += size as u64;
+            handed.bytes += size as u64;
             c.phase = PHASE_AWAY;
             c.chunk = chunk::NONE;
             c.left = 0;

@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, SockHash};
-use chaos_abi::detour::Home;
+use chaos_abi::detour::{Handed, Home};
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::{EXCHANGES, HTTP_PIPELINE, HTTP_SLOTS, HTTP_SOCKETS, HTTP_TAIL};
 
@@ -49,6 +49,10 @@ pub static DETOUR: SockHash<u32> = SockHash::with_max_entries(1, 0);
 /// One cell: the agent's process, whose own sends pass.
 #[map]
 pub static AGENT: Array<u32> = Array::with_max_entries(1, 0);
+
+/// How many bytes of each connection were handed over to it.
+#[btf_map]
+pub static HANDED: SkStorage<Handed> = SkStorage::new();
 
 /// How far the agent has brought each connection, written by it.
 #[btf_map]
@@ -194,8 +198,6 @@ pub struct Connection {
     /// Nothing with a payload leaves before, nanoseconds of `CLOCK_MONOTONIC`. Written by the
     /// response side.
     pub until: u64,
-    /// Bytes that were handed over to the agent.
-    pub handed: u64,
     /// The requests: [`entry`] values.
     pub requests: [u64; HTTP_PIPELINE as usize],
 }
@@ -237,6 +239,17 @@ pub unsafe fn part(sk: *mut c_void, flags: u64) -> Option<&'static mut Part> {
     let map = (&raw const PARTS).cast_mut().cast();
     // SAFETY: as promised.
     unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Part>().as_mut() }
+}
+
+/// How many of this socket's bytes were handed over. With `flags` of 1 it is made where it is not.
+///
+/// # Safety
+/// See [`connection`].
+#[inline(always)]
+pub unsafe fn handed(sk: *mut c_void, flags: u64) -> Option<&'static mut Handed> {
+    let map = (&raw const HANDED).cast_mut().cast();
+    // SAFETY: as promised.
+    unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Handed>().as_mut() }
 }
 
 /// How far the agent has brought this socket's bytes.

@@ -65,6 +65,9 @@ pub enum Command {
     /// Put limits back when the kfault at the other end of stdin is no more
     #[command(hide = true)]
     Guard(Guard),
+    /// Reset connections whose bytes died with the kfault at the other end of stdin
+    #[command(hide = true)]
+    Rescue(Rescue),
 }
 
 /// For whom the output is.
@@ -299,6 +302,17 @@ pub struct Completion {
 pub struct Guard {
     /// The engine whose limits it looks after
     pub engine: String,
+}
+
+/// `kfault rescue`
+#[derive(Args, Debug)]
+pub struct Rescue {
+    /// Number of the map of connections
+    pub sockets: u32,
+    /// Number of the map of what was handed over
+    pub handed: u32,
+    /// Number of the map of what has gone on
+    pub homes: u32,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -18,6 +18,7 @@ mod live;
 mod names;
 mod plot;
 mod report;
+mod rescue;
 mod run;
 mod session;
 mod state;
@@ -60,6 +61,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pause => cluster::pause(),
         Command::Worker(args) => worker::worker(args),
         Command::Guard(args) => guard::guard(&args),
+        Command::Rescue(args) => rescue::rescue(&args),
         Command::Completion(args) => completion(&args),
     }
     .into()

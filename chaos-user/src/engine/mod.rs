@@ -3,6 +3,7 @@
 //! Owns every effect on the kernel; alone names aya. Read [`kernel`] for the boundary,
 //! [`executor`] for how actions are done and undone, [`host`] for the real kernel.
 
+mod apart;
 pub mod bpf;
 pub mod cgroup;
 pub mod detour;

@@ -1,13 +1,17 @@
 //! Responses that the kernel cannot edit: they go through kfault, and come as they shall.
 
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use kfault_tests::kfault::{Run, command};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::probe::http::{BIG, Client, JSON, PORT, Response, Style, answer, request};
+use kfault_tests::snapshot::Snapshot;
 use serde_json::{Value, json};
 
 use super::{Scene, needs_http, replaced};
+use crate::faulty::is_exact;
 use crate::harness::{Done, Test, tests};
 
 pub fn tests() -> Vec<Test> {
@@ -22,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         requests_in_one_packet_have_their_responses_in_order,
         what_cannot_be_merged_arrives_to_the_byte_and_is_counted,
         many_connections_are_merged_at_a_time,
+        killed_with_a_thousand_connections_none_hangs,
     ));
     all
 }
@@ -224,5 +229,55 @@ fn many_connections_are_merged_at_a_time() -> Result<Done> {
         clients.iter_mut().try_for_each(|client| client.ensure_drained())
     })?;
     ensure!(summary.exchanged("injected") == 4 * CLIENTS as u64, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+/// What a client saw whose response was on the detour when kfault died.
+fn ended(client: &mut Client) -> Result<bool> {
+    match client.response("GET") {
+        Ok(response) => body(&response).map(|_| true),
+        Err(error) => {
+            let cause = error.root_cause();
+            let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            let is_reset = kind == Some(ErrorKind::ConnectionReset);
+            // Neither a client that waits for ever, nor one that gets half of a response.
+            let is_cut = is_reset || cause.to_string() == "the connection was closed";
+            ensure!(is_cut, "{error:#}");
+            Ok(false)
+        }
+    }
+}
+
+fn killed_with_a_thousand_connections_none_hangs() -> Result<Done> {
+    needs_http!();
+    let count = if is_exact() { 100 } else { 1000 };
+    let scene = Scene::new(Style::Cut)?;
+    let before = Snapshot::of(&scene.net)?;
+    let manifest = Manifest::http(PORT).with("path", json!("/json*"));
+    let manifest = manifest.with("patch", merge(PATCH));
+    let kfault = Run::of(&manifest)?.target(&scene.net.client.ns.word()).seed(1).start()?;
+    let mut clients: Vec<Client> = (0..count).map(|_| scene.client()).collect::<Result<_>>()?;
+    for client in &mut clients {
+        ensure_merged(&client.get("/json")?)?;
+    }
+    let (busy, idle) = clients.split_at_mut(count / 2);
+    for client in busy.iter_mut() {
+        client.send(request("GET", "/json?cut=100&pause").as_bytes())?;
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    kfault.kill()?;
+    let mut whole = 0;
+    for client in busy {
+        whole += usize::from(ended(client)?);
+    }
+    ensure!(whole < count / 2, "nothing was on its way");
+    // What was not on its way knows nothing of it.
+    for client in idle {
+        let response = client.get("/json").context("a connection that was idle")?;
+        ensure!(response.body == JSON.as_bytes(), "{response:?}");
+    }
+    ensure!(scene.client()?.get("/json")?.body == JSON.as_bytes(), "a new connection");
+    command(&["sweep"], 0)?;
+    before.ensure_same(&Snapshot::of(&scene.net)?, "after the sweep")?;
     Ok(Done::Kept)
 }

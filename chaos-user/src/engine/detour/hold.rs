@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 /// A descriptor of ours for the socket with this cookie, which the process has open, and the
 /// process's own number of it. Looks at `hint` first; then reads the links of its descriptors and
@@ -14,22 +15,17 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 pub fn socket(pid: u32, cookie: u64, hint: Option<RawFd>) -> io::Result<(OwnedFd, RawFd)> {
     // SAFETY: plain call.
     let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    let look = |number: RawFd| {
-        // SAFETY: a valid descriptor; the number may be of another file by now, which the cookie
-        // tells.
-        let twin = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
-        descriptor(twin).map(|twin| (cookie_of(twin.as_raw_fd()) == Some(cookie)).then_some(twin))
+    // The number may be of another file by now, which the cookie tells.
+    let look = |number: RawFd| -> io::Result<Option<OwnedFd>> {
+        let twin = twin(&process, number)?;
+        Ok((cookie_of(twin.as_raw_fd()) == Some(cookie)).then_some(twin))
     };
     if let Some(number) = hint
         && let Ok(Some(twin)) = look(number)
     {
         return Ok((twin, number));
     }
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
-        let is_socket = fs::read_link(entry.path())
-            .is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
-        let Some(number) = number.filter(|_| is_socket) else { continue };
+    for number in sockets(pid)? {
         match look(number) {
             Ok(Some(twin)) => return Ok((twin, number)),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
@@ -54,6 +50,49 @@ pub fn anywhere(cookie: u64, hint: Option<(u32, RawFd)>) -> io::Result<(OwnedFd,
     let all = fs::read_dir("/proc")?.flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter_map(|pid| of(pid, None).ok()).next().ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Calls for every socket of every process of ours, with a descriptor of ours.
+pub fn each(mut what: impl FnMut(OwnedFd)) {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        // SAFETY: plain call.
+        let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
+        let Ok(process) = process else { continue };
+        for number in sockets(pid).unwrap_or_default() {
+            if let Ok(twin) = twin(&process, number) {
+                what(twin);
+            }
+        }
+    }
+}
+
+/// Cuts the connection, whoever else has the socket open.
+pub fn reset(socket: BorrowedFd<'_>) {
+    let nobody =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: a valid descriptor and an address of this length. Connecting to nobody resets a
+    // connection; where that is not possible it is shut down.
+    unsafe {
+        if libc::connect(socket.as_raw_fd(), &raw const nobody, length) != 0 {
+            libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR);
+        }
+    }
+}
+
+/// The numbers that a process has for its sockets.
+fn sockets(pid: u32) -> io::Result<Vec<RawFd>> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let is_socket = |link: PathBuf| link.as_os_str().as_encoded_bytes().starts_with(b"socket:");
+    let sockets = all.filter(|entry| fs::read_link(entry.path()).is_ok_and(is_socket));
+    Ok(sockets.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// A descriptor of ours for a file of a process.
+fn twin(process: &OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: a valid descriptor.
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
 }
 
 /// The kernel's number of a socket, the same in every process.

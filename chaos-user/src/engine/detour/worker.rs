@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent, Tally};
 use super::frame::{Broken, Frames};
+use super::hold;
 use super::poll::{Poll, Wake};
 use crate::engine::line::monotonic_ns;
 use crate::engine::message::Armed;
@@ -310,16 +311,8 @@ impl Exits for Sockets {
     }
 
     fn reset(&mut self, connection: u64) {
-        let Some(fd) = self.close(connection) else { return };
-        let nobody =
-            libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
-        let length = size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: a valid descriptor and an address of this length. Connecting to nobody resets a
-        // connection, whoever else has it open; where that is not possible it is shut down.
-        unsafe {
-            if libc::connect(fd.as_raw_fd(), &raw const nobody, length) != 0 {
-                libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR);
-            }
+        if let Some(fd) = self.close(connection) {
+            hold::reset(fd.as_fd());
         }
     }
 

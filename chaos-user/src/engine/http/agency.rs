@@ -14,6 +14,7 @@ use chaos_abi::http::{HttpCounters, entry, passed};
 use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_SOCKETS};
 
 use super::object::Object;
+use super::rescue::Rescue;
 use crate::engine::detour::desk::{Begins, Limits};
 use crate::engine::detour::hold;
 use crate::engine::detour::worker::{Detour, Report, Source};
@@ -32,6 +33,8 @@ const SYS_PTRACE: u32 = 19;
 #[derive(Debug)]
 pub struct Agency {
     detour: Detour,
+    /// Ends behind it.
+    _rescue: Rescue,
     /// The other end of where bytes come in: nothing is written to it.
     _far_end: TcpStream,
 }
@@ -45,6 +48,7 @@ impl Agency {
         allowed()?;
         let failed = |e| EngineError::os("start the detour of HTTP responses", e);
         let (input, far_end) = pair().map_err(failed)?;
+        let rescue = Rescue::start(object.detoured()?).map_err(failed)?;
         object.set_detour(&input, &far_end)?;
         let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         let homes = Homes {
@@ -54,7 +58,7 @@ impl Agency {
         };
         let homes = Box::new(homes);
         let detour = Detour::start(input.into(), homes, Limits::default()).map_err(failed)?;
-        Ok(Self { detour, _far_end: far_end })
+        Ok(Self { detour, _rescue: rescue, _far_end: far_end })
     }
 
     /// Acts for these exchanges, by their indexes in the kernel.

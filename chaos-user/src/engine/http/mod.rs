@@ -5,6 +5,7 @@
 
 mod agency;
 mod object;
+mod rescue;
 mod trial;
 mod wire;
 
@@ -16,6 +17,7 @@ use chaos_abi::limit;
 
 use self::agency::Agency;
 use self::object::Object;
+pub use self::rescue::{Maps, watch};
 use super::bpf::Kind;
 use super::cgroup::{cgroup_mount, no_cgroup};
 use super::device::{Attached, Open};

@@ -15,6 +15,7 @@ use chaos_abi::detour::Home;
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::HTTP_TAIL;
 
+use super::rescue::Maps;
 use crate::engine::bpf::{self, Kind};
 use crate::engine::error::EngineError;
 use crate::engine::object::Pod;
@@ -89,6 +90,21 @@ impl Object {
         let mut map: SockHash<&mut MapData, u32> =
             SockHash::try_from(map).map_err(map_error(DETOUR))?;
         map.insert(0, input.as_raw_fd(), 0).map_err(map_error(DETOUR))
+    }
+
+    /// The maps that tell what is on the detour.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn detoured(&self) -> Result<Maps, EngineError> {
+        let id = |name: &'static str| {
+            let map = match self.ebpf.map(name) {
+                Some(Map::SockHash(map) | Map::SkStorage(map)) => map,
+                _ => return Err(missing(name)),
+            };
+            map.info().map(|info| info.id()).map_err(map_error(name))
+        };
+        Ok(Maps { sockets: id("SOCKETS")?, handed: id("HANDED")?, homes: id("HOMES")? })
     }
 
     /// How far connections have been brought, to be written. Once.
