@@ -270,7 +270,7 @@ impl Exits for Sockets {
                 true
             }
             Err(error) => {
-                tracing::debug!(connection, %error, "a connection is gone before its bytes");
+                tracing::warn!(connection, pid, %error, "bytes have no connection to go on through");
                 false
             }
         }

@@ -26,8 +26,10 @@ use crate::plan::exchange::{Exchange, Matcher, Message};
 /// The first namespace of processes (`PROC_PID_INIT_INO`): its numbers are those that BPF programs
 /// see.
 const FIRST_PIDS: &str = "pid:[4026531836]";
-/// `CAP_SYS_PTRACE`.
-const SYS_PTRACE: u32 = 19;
+/// `CAP_SYS_PTRACE`, `CAP_DAC_READ_SEARCH` and `CAP_DAC_OVERRIDE`, as bits: to take hold of files of
+/// other users' processes, and to look for them.
+const PTRACE: u64 = 1 << 19;
+const SEARCH: u64 = 1 << 2 | 1 << 1;
 
 /// The detour, connected to the kernel.
 #[derive(Debug)]
@@ -109,13 +111,13 @@ fn allowed() -> Result<(), EngineError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    if mask >> SYS_PTRACE & 1 == 1 {
+    if mask & PTRACE != 0 && mask & SEARCH != 0 {
         return Ok(());
     }
     Err(EngineError::Unsupported {
         mechanism: "editing HTTP responses in the agent",
         reason: "kfault has no right to use the sockets of other processes".to_owned(),
-        way_out: "give it CAP_SYS_PTRACE, or leave patch.body and large bodies out",
+        way_out: "give it CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, or leave patch.body and large bodies out",
     })
 }
 

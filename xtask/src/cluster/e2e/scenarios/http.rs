@@ -86,6 +86,53 @@ pub fn late(bench: &Bench<'_>) -> Result<()> {
     shop::takes(bench, &client, &server.address, 0, 300)
 }
 
+/// What only the agent can edit: JSON that is merged, into the body that another experiment has put
+/// there.
+pub fn merged(bench: &Bench<'_>) -> Result<()> {
+    let client = shop::app(bench, "myapp2")?.into_iter().next().context("a pod of myapp2")?;
+    let all = shop::app(bench, "myapp1")?;
+    let common = |edit: Value| {
+        let mut spec = json!({
+            "mode": "all", "selector": shop::selector("myapp1"), "target": "Response", "port": 80,
+            "path": "/", "kfault": { "role": "server" },
+        });
+        spec.as_object_mut().into_iter().for_each(|spec| {
+            spec.extend(edit.as_object().cloned().unwrap_or_default());
+        });
+        spec
+    };
+    let replace = common(json!({ "replace": { "body": BASE64, "code": 418 } }));
+    let patch = json!({ "type": "JSON", "value": "{\"more\":[1,2]}" });
+    let patch = common(json!({ "patch": { "body": patch, "headers": [["X-More", "yes"]] } }));
+    bench.apply(&object("HTTPChaos", "merged-a", &replace))?;
+    bench.apply(&object("HTTPChaos", "merged-b", &patch))?;
+    for name in ["httpchaos/merged-a", "httpchaos/merged-b"] {
+        bench.condition(name, "AllInjected")?;
+    }
+    for pod in &all {
+        for _ in 0..2 {
+            let said = see(bench, &client, &pod.address)?;
+            let (head, body) = said.split_once("\r\n\r\n").context("a head")?;
+            ensure!(head.starts_with("HTTP/1.1 418") && head.contains("X-More: yes"), "{said:?}");
+            let body: Value = serde_json::from_str(body).with_context(|| said.clone())?;
+            ensure!(
+                body == json!({ "new": true, "more": [1, 2] }),
+                "{} answers {said:?}",
+                pod.name
+            );
+        }
+    }
+    let said = see(bench, &all[0], &client.address)?;
+    ensure!(is_page(&said), "a pod that nobody selected answers {said:?}");
+    bench.neighbour_is_well()?;
+    bench.kubectl(&["delete", "httpchaos/merged-a", "httpchaos/merged-b", "--timeout=10s"])?;
+    for pod in &all {
+        let said = see(bench, &client, &pod.address)?;
+        ensure!(is_page(&said), "{} answers {said:?} when it is over", pod.name);
+    }
+    Ok(())
+}
+
 /// What is not there yet is said in the record, and can be deleted.
 pub fn unsupported(bench: &Bench<'_>) -> Result<()> {
     let spec = json!({
