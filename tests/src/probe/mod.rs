@@ -2,6 +2,7 @@
 
 pub mod dns;
 pub mod dns_load;
+pub mod foreign;
 pub mod http;
 pub mod nginx;
 pub mod node;

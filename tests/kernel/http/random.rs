@@ -1,0 +1,101 @@
+//! Conversations at random: what no experiment means arrives to the byte, and what one means is what
+//! the edit makes of the message, by a model that knows nothing of the programs.
+//!
+//! `KFAULT_HTTP_SEED=N` plays the conversation of a failure alone, `KFAULT_HTTP_ROUNDS=N` that many.
+
+mod model;
+mod play;
+mod talk;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use kfault_tests::kfault::{Run, Summary};
+use kfault_tests::manifest::Manifest;
+use kfault_tests::net::{FAMILIES, Net};
+use kfault_tests::probe::http::PORT;
+use serde_json::json;
+
+use super::needs_http;
+use crate::harness::{Done, Test, tests};
+use model::{RULES, Rule};
+use play::Stage;
+use talk::Talk;
+
+pub fn tests() -> Vec<Test> {
+    tests!("http":
+        conversations_at_random_that_nothing_means_arrive_to_the_byte,
+        conversations_at_random_are_edited_as_a_model_says,
+    )
+}
+
+const FIRST: u64 = 1;
+/// Conversations of a test. Each has nine exchanges or so.
+const CONVERSATIONS: u64 = 60;
+
+fn seeds() -> Result<std::ops::Range<u64>> {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok();
+        text.map(|text| text.parse::<u64>().with_context(|| format!("{name}={text}"))).transpose()
+    };
+    let rounds = number("KFAULT_HTTP_ROUNDS")?.unwrap_or(CONVERSATIONS);
+    Ok(match number("KFAULT_HTTP_SEED")? {
+        Some(seed) => seed..seed + 1,
+        None => FIRST..FIRST + rounds,
+    })
+}
+
+/// Has every conversation while these act; how many exchanges they meant.
+fn converse(rules: &'static [Rule], manifests: &[Manifest]) -> Result<(u64, Summary)> {
+    let net = Net::new()?;
+    let web = &net.client;
+    let at = FAMILIES.map(|family| SocketAddr::new(web.ip(family), PORT));
+    let stages = [Stage::new(&net, at[0])?, Stage::new(&net, at[1])?];
+    let mut run = Run::default().target(&web.ns.word()).seed(1);
+    for manifest in manifests {
+        run = run.and(manifest)?;
+    }
+    let kfault = run.start()?;
+    let mut meant = 0;
+    for seed in seeds()? {
+        let talk = Talk::at_random(seed, rules);
+        meant += talk.meant;
+        let stage = &stages[usize::from(seed % 2 == 0)];
+        stage.play(&talk).with_context(|| {
+            format!("KFAULT_HTTP_SEED={seed} plays this one again:\n{}", talk.describe())
+        })?;
+    }
+    Ok((meant, kfault.stop()?))
+}
+
+fn ensure_understood(summary: &Summary) -> Result<()> {
+    for one in summary.json()["exchanges"].as_array().into_iter().flatten() {
+        let reasons = one["passed"].as_object().into_iter().flatten();
+        let passed: u64 = reasons.filter_map(|(_, count)| count.as_u64()).sum();
+        ensure!(passed == 0, "something valid was not understood: {one}");
+    }
+    Ok(())
+}
+
+fn conversations_at_random_that_nothing_means_arrive_to_the_byte() -> Result<Done> {
+    needs_http!();
+    let manifest = Manifest::http(PORT).with("path", json!("/nothing/like/this"));
+    let path = manifest.with("replace", super::replaced("no"));
+    // Every response of this one is looked at.
+    let code = Manifest::http(PORT).named("kft-code").with("code", json!(599));
+    let code = code.with("replace", super::replaced("no"));
+    let (_, summary) = converse(&[], &[path, code])?;
+    ensure!(summary.exchanged("seen") > 0, "{}", summary.json());
+    ensure!(summary.exchanged("injected") == 0, "{}", summary.json());
+    ensure_understood(&summary)?;
+    Ok(Done::Kept)
+}
+
+fn conversations_at_random_are_edited_as_a_model_says() -> Result<Done> {
+    needs_http!();
+    let manifests: Vec<Manifest> = RULES.iter().map(Rule::manifest).collect();
+    let (meant, summary) = converse(&RULES, &manifests)?;
+    ensure!(summary.exchanged("injected") == meant, "not {meant}: {}", summary.json());
+    ensure_understood(&summary)?;
+    Ok(Done::Kept)
+}
