@@ -27,6 +27,8 @@ pub struct Talk {
     pub meant: u64,
     /// The client hears the end of the connection.
     pub ends: bool,
+    /// What the client says in the end is no HTTP.
+    pub is_upgraded: bool,
     /// What the client hears, exchange by exchange.
     log: String,
 }
@@ -36,6 +38,8 @@ const METHODS: [&str; 9] =
 const CODES: [u16; 14] = [200, 200, 200, 200, 201, 203, 204, 206, 301, 304, 400, 404, 418, 503];
 /// Bytes of a head at most that are looked at.
 const HEAD: usize = 4096;
+/// How far into a segment the last head of several may begin: it is to end before as many bytes.
+const NEAR: usize = 500;
 
 impl Talk {
     /// Has up to eight batches of up to four requests. Paths are those of `rules`, or others.
@@ -70,6 +74,7 @@ impl Talk {
         for number in 1..=many {
             let mut request = roll.request(rules);
             roll.ask_body(&mut request, number == many);
+            let _ = writeln!(self.log, "{} bytes behind {}:", request.body.len(), asked.len());
             if roll.one_in(20) {
                 // An empty line may stand in front (RFC 9112, 2.2).
                 asked.extend(b"\r\n");
@@ -84,6 +89,9 @@ impl Talk {
             let response = roll.response_for(&request, rules);
             answered.extend(response.bytes());
             expected.extend(self.heard(&request, &response, rules));
+            if asked.len() > NEAR {
+                break;
+            }
         }
         self.client.push(roll.say(asked.clone()));
         self.server.push(Step::Hears(asked.len()));
@@ -138,6 +146,7 @@ impl Talk {
         (response.code, response.reason) = (101, " Switching Protocols".into());
         let head = request.head();
         let bytes = response.bytes();
+        self.is_upgraded = true;
         self.server.extend([Step::Hears(head.len()), roll.say(bytes.clone())]);
         self.client.push(roll.say(head));
         let _ = writeln!(self.log, "GET {}: 101", request.path);

@@ -65,7 +65,7 @@ fn start_with(ns: &Ns, port: u16, filter: &str) -> Result<Program> {
         text,
         "ScriptSock {here}/scripts\nStartServers 1\nServerLimit 2\nThreadsPerChild 8\n\
          MinSpareThreads 1\nMaxSpareThreads 16\nMaxRequestWorkers 16\nDocumentRoot {here}/pages\n\
-         MaxKeepAliveRequests 0\n<Files chunks>\nOptions +ExecCGI\nSetHandler cgi-script\n\
+         MaxKeepAliveRequests 0\nFileETag None\n<Files chunks>\nOptions +ExecCGI\nSetHandler cgi-script\n\
          </Files>\n"
     );
     let config = folder.path().join("httpd.conf");
