@@ -98,7 +98,7 @@ fn understands(name: &str, look: fn() -> Result<()>, ask: Ask) -> Result<Done> {
         ensure!(made == 1, "{made} connections were made to {}", server.address);
     }
     let summary = kfault.stop()?;
-    // Three of bodies, two in chunks, two of a status, and many.
+    // Three of bodies, of which HEAD has none, two in chunks, two of a status, and many.
     let meant = 8 * servers.len() as u64;
     ensure!(summary.exchanged("injected") == meant, "not {meant}: {}", summary.json());
     check(&ask()?, &plain).context("after recovery")?;

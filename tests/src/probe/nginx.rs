@@ -45,11 +45,12 @@ impl Nginx {
             .concat();
         std::fs::write(folder.path().join("index.html"), PAGE).context("a page")?;
         std::fs::write(folder.path().join("large"), vec![b'x'; LARGE]).context("a page")?;
+        std::fs::write(folder.path().join("empty"), "").context("a page")?;
         let http = http.replace("$here", &here);
         let text = format!(
-            "daemon off;\nuser root;\nworker_processes 1;\nworker_rlimit_nofile 40000;\n\
+            "daemon off;\nuser root;\nworker_processes 1;\n\
              pid {here}/nginx.pid;\nerror_log {here}/nginx.log;\n\
-             events {{ worker_connections 30000; }}\nhttp {{\n    access_log off;\n    \
+             events {{ worker_connections 16000; }}\nhttp {{\n    access_log off;\n    \
              keepalive_requests 1000000000;\n    sendfile on;\n{temporary}    {http}\n}}\n"
         );
         let config = folder.path().join("nginx.conf");

@@ -54,7 +54,7 @@ impl Talk {
             }
         }
         match roll.below(5) {
-            0 => talk.to_the_end(&mut roll, rules),
+            0 => talk.until_closed(&mut roll, rules),
             1 => talk.upgraded(&mut roll, rules),
             2 => talk.aborted(&mut roll, rules),
             _ => talk.client.push(Step::Closes),
@@ -120,7 +120,7 @@ impl Talk {
     }
 
     /// A body that ends with its connection.
-    fn to_the_end(&mut self, roll: &mut Roll, rules: &[Rule]) {
+    fn until_closed(&mut self, roll: &mut Roll, rules: &[Rule]) {
         let request = loop {
             let request = roll.request(rules);
             if request.method != "HEAD" {
