@@ -29,6 +29,12 @@ impl Proof {
     }
 }
 
+impl std::fmt::Display for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One promise.
 #[derive(Clone, Copy)]
 pub struct Test {

@@ -1,10 +1,13 @@
 //! Faults of HTTP: which responses are meant, and what a client sees of them.
 
 mod chunks;
+mod clients;
 mod cut;
 mod delay;
 mod detour;
+mod foreign;
 mod pieces;
+mod random;
 mod servers;
 
 use std::net::SocketAddr;
@@ -45,6 +48,9 @@ pub fn tests() -> Vec<Test> {
     all.extend(pieces::tests());
     all.extend(chunks::tests());
     all.extend(servers::tests());
+    all.extend(foreign::tests());
+    all.extend(clients::tests());
+    all.extend(random::tests());
     // The one of the smoke tier stays in every tier.
     all.into_iter().map(Test::dear).collect()
 }

@@ -27,7 +27,7 @@ use crate::bench::targets;
 use crate::faulty::{ensure_unharmed, on_client, warm_up};
 use random::Random;
 
-mod random;
+pub mod random;
 
 /// Cycles that one engine lives for.
 const GENERATION: u32 = 25;

@@ -12,6 +12,8 @@ const NATIVE: &str = "native";
 const BENCH_LIMIT: Duration = Duration::from_secs(90 * 60);
 /// Where they can run.
 const KERNELS: [&str; 5] = [NATIVE, "5.10", "6.1", "6.12", "7.x"];
+/// Rows of the suite of HTTP.
+const HTTP: [&str; 3] = ["http-rate", "http-latency", "http-memory"];
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -20,12 +22,12 @@ pub struct BenchArgs {
     /// netem and fq, and so every peer)
     #[arg(long, value_name = "VERSION", default_value = "6.12", value_parser = KERNELS)]
     kernel: String,
-    /// What is measured: the kernel's part, kfault on the test cluster, or answers to DNS queries on
-    /// this machine, beside dnsmasq's
+    /// What is measured: the kernel's part, kfault on the test cluster, or, on this machine, answers to
+    /// DNS queries beside dnsmasq's, and changed responses of HTTP beside nginx's
     #[arg(long, value_enum, default_value_t = Suite::Kernel)]
     suite: Suite,
     /// Only these rows: delay throughput pps cost nothing accuracy bandwidth engine memory dns;
-    /// of the cluster: install one fifty api cost
+    /// of the cluster: install one fifty api cost; of HTTP: http-rate http-latency http-memory
     #[arg(value_name = "ROW")]
     rows: Vec<String>,
 }
@@ -36,6 +38,7 @@ enum Suite {
     Kernel,
     Cluster,
     Dns,
+    Http,
 }
 
 /// Options of `cargo xtask soak`.
@@ -61,6 +64,13 @@ pub fn bench(args: BenchArgs) -> Result<()> {
         ensure!(args.rows.is_empty(), "the suite dns is one row");
         setup::need(&[setup::Group::Bench])?;
         return load::run(None, &["bench".to_owned(), "dns".to_owned()], BENCH_LIMIT, false);
+    }
+    if args.suite == Suite::Http {
+        setup::need(&[setup::Group::Bench])?;
+        let all = || HTTP.map(str::to_owned).to_vec();
+        let rows = if args.rows.is_empty() { all() } else { args.rows };
+        let words: Vec<String> = std::iter::once("bench".to_owned()).chain(rows).collect();
+        return load::run(None, &words, BENCH_LIMIT, false);
     }
     let words: Vec<String> = std::iter::once("bench".to_owned()).chain(args.rows).collect();
     load::run(machine(&args.kernel), &words, BENCH_LIMIT, true)

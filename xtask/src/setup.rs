@@ -131,6 +131,8 @@ const NEEDS: &[Need] = &[
     program(Group::Test, "iperf3", &["iperf3"], "iperf3"),
     program(Group::Test, "ethtool", &["ethtool"], "ethtool"),
     program(Group::Test, "iptables", &["iptables"], "iptables-nft"),
+    program(Group::Test, "curl", &["curl"], "curl"),
+    program(Group::Test, "apache2", &["apache2-bin"], "httpd"),
     Need {
         group: Group::Test,
         what: "bpftool",
@@ -201,6 +203,8 @@ const NEEDS: &[Need] = &[
     program(Group::VmNode, "ssh", &["openssh-client"], "openssh-clients"),
     program(Group::VmNode, "ssh-keygen", &["openssh-client"], "openssh-clients"),
     program(Group::Bench, "dnsmasq", &["dnsmasq-base"], "dnsmasq"),
+    program(Group::Bench, "nginx", &["nginx-light"], "nginx"),
+    program(Group::Bench, "wrk", &["wrk"], "wrk"),
 ];
 
 /// The command.

@@ -282,11 +282,15 @@ fn arrive(
     }
     let beyond = (len - now as u32) as u64;
     if beyond != 0 {
-        c.request_left = if c.request_left == UNKNOWN || c.request_left < beyond {
-            UNKNOWN
+        if c.request_left == UNKNOWN || c.request_left < beyond {
+            if c.request_left != UNKNOWN {
+                // A head begins there, or goes on, where nobody looks.
+                pass(slot, &asked.mask, passed::LONG_HEAD);
+            }
+            c.request_left = UNKNOWN;
         } else {
-            c.request_left - beyond
-        };
+            c.request_left -= beyond;
+        }
     } else if asked.unfinished != NONE && asked.is_bad == 0 {
         keep(skb, segment, slot, c, asked);
     }

@@ -30,7 +30,7 @@ pub fn run(found: &mut Findings) -> Result<()> {
 }
 
 /// A line of `/proc/PID/status`, in units of 1000 bytes.
-fn kilobytes(pid: u32, key: &str) -> Result<f64> {
+pub fn kilobytes(pid: u32, key: &str) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("read kfault's status")?;
     let line = text.lines().find_map(|line| line.strip_prefix(key));
     let number = line.and_then(|line| line.trim_matches([':', '\t', ' ']).split(' ').next());
@@ -39,7 +39,7 @@ fn kilobytes(pid: u32, key: &str) -> Result<f64> {
 }
 
 /// Bytes that the kernel accounts to the process's BPF objects.
-fn maps(pid: u32) -> Result<f64> {
+pub fn maps(pid: u32) -> Result<f64> {
     let mut bytes = 0.0;
     for file in fs::read_dir(format!("/proc/{pid}/fdinfo")).context("read kfault's files")? {
         let text = fs::read_to_string(file?.path()).unwrap_or_default();

@@ -12,6 +12,8 @@ mod dns;
 mod engine;
 mod flood;
 mod goal;
+mod http;
+mod http_memory;
 mod memory;
 mod netem;
 mod nothing;
@@ -35,7 +37,7 @@ use goal::Findings;
 /// One program: a name and what fills in its figures.
 type Row = (&'static str, fn(&mut Findings) -> Result<()>);
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 13] = [
     ("delay", delay::run),
     ("throughput", throughput::run),
     ("pps", pps::run),
@@ -46,6 +48,9 @@ const ROWS: [Row; 10] = [
     ("engine", engine::run),
     ("memory", memory::run),
     ("dns", dns::run),
+    ("http-rate", http::rate),
+    ("http-latency", http::latency),
+    ("http-memory", http_memory::run),
 ];
 
 /// `kernel bench [ROW…] [--report FILE|-]`

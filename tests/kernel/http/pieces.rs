@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Test> {
     tests!("http":
         only_the_middle_one_of_three_requests_in_one_segment_is_meant,
         a_request_in_pieces_of_any_size_is_meant,
+        a_request_far_into_its_segment_passes_and_is_counted,
         a_response_in_pieces_of_any_size_is_replaced,
         messages_without_a_body_keep_having_none,
     )
@@ -70,6 +71,27 @@ fn a_request_in_pieces_of_any_size_is_meant() -> Result<Done> {
         Ok(())
     })?;
     ensure!(summary.exchanged("injected") == 16, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+fn a_request_far_into_its_segment_passes_and_is_counted() -> Result<Done> {
+    needs_http!();
+    let scene = Scene::new(Style::Whole)?;
+    let manifest = Manifest::http(PORT).with("path", json!("/meant"));
+    let manifest = manifest.with("replace", replaced("meant"));
+    let summary = scene.with(&[&manifest], |_| {
+        let mut client = scene.client()?;
+        let body = "b".repeat(6000);
+        let post = format!("POST /a HTTP/1.1\r\nHost: p\r\nContent-Length: 6000\r\n\r\n{body}");
+        client.send((post + &request("GET", "/meant")).as_bytes())?;
+        ensure!(client.response("POST")?.body == b"this is /a\n");
+        ensure!(client.response("GET")?.body == b"this is /meant\n");
+        // What comes behind it is found again.
+        ensure!(client.get("/meant")?.body == b"meant");
+        client.ensure_drained()
+    })?;
+    ensure!(summary.exchanged("injected") == 1, "{}", summary.json());
+    ensure!(summary.json()["exchanges"][0]["passed"]["longHead"] == 1, "{}", summary.json());
     Ok(Done::Kept)
 }
 

@@ -105,6 +105,7 @@ pub enum Style {
 pub struct Server {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
+    accepted: Arc<AtomicU64>,
     /// Where it listens.
     pub address: SocketAddr,
 }
@@ -124,25 +125,34 @@ impl Server {
         listener.set_nonblocking(true).context("listen")?;
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
+        let accepted = Arc::new(AtomicU64::new(0));
         let (ended, counter) = (Arc::clone(&stop), Arc::clone(&answered));
+        let connections = Arc::clone(&accepted);
         std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 let Ok((stream, _)) = listener.accept() else {
                     std::thread::sleep(Duration::from_micros(200));
                     continue;
                 };
+                connections.fetch_add(1, Ordering::Relaxed);
                 let (ended, counter) = (Arc::clone(&ended), Arc::clone(&counter));
                 // A broken connection is the client's to report.
                 std::thread::spawn(move || drop(serve(stream, style, &ended, &counter)));
             }
         });
-        Ok(Self { stop, answered, address })
+        Ok(Self { stop, answered, accepted, address })
     }
 
     /// Requests that it has answered.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Connections that it has accepted.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 }
 
@@ -392,6 +402,15 @@ impl Client {
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(true),
             Err(e) => Err(e).context("wait for the end of the connection"),
         }
+    }
+
+    /// Reads to the end of the connection: every byte that belongs to no response yet.
+    pub fn to_end(&mut self) -> Result<Vec<u8>> {
+        let mut rest = std::mem::take(&mut self.held);
+        let before = rest.len();
+        self.stream.read_to_end(&mut rest).context("wait for the end of the connection")?;
+        self.raw.extend_from_slice(&rest[before..]);
+        Ok(rest)
     }
 
     /// Bytes that have come and belong to no response yet.

@@ -2,7 +2,9 @@
 
 pub mod dns;
 pub mod dns_load;
+pub mod foreign;
 pub mod http;
+pub mod http_load;
 pub mod nginx;
 pub mod node;
 pub mod ping;

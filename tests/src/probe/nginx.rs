@@ -31,6 +31,13 @@ impl Nginx {
 
     /// Starts it on every IPv4 address of a namespace.
     pub fn start(ns: &Ns, port: u16) -> Result<Self> {
+        let text = format!("gzip on; gzip_types *; server {{ listen {port}; root $here; }}");
+        Self::with(ns, port, &text)
+    }
+
+    /// Starts it with this in the block `http`, where `$here` is the folder of its pages. It
+    /// listens at least at this port.
+    pub fn with(ns: &Ns, port: u16, http: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("kft-nginx-").tempdir().context("a folder")?;
         let here = folder.path().display().to_string();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -38,12 +45,15 @@ impl Nginx {
             .concat();
         std::fs::write(folder.path().join("index.html"), PAGE).context("a page")?;
         std::fs::write(folder.path().join("large"), vec![b'x'; LARGE]).context("a page")?;
-        let config = folder.path().join("nginx.conf");
+        std::fs::write(folder.path().join("empty"), "").context("a page")?;
+        let http = http.replace("$here", &here);
         let text = format!(
-            "daemon off;\nuser root;\nworker_processes 1;\npid {here}/nginx.pid;\n\
-             error_log {here}/nginx.log;\nevents {{}}\nhttp {{\n    access_log off;\n    \
-             sendfile on;\n    gzip on;\n    gzip_types *;\n{temporary}    server {{ listen {port}; root {here}; }}\n}}\n"
+            "daemon off;\nuser root;\nworker_processes 1;\n\
+             pid {here}/nginx.pid;\nerror_log {here}/nginx.log;\n\
+             events {{ worker_connections 16000; }}\nhttp {{\n    access_log off;\n    \
+             keepalive_requests 1000000000;\n    sendfile on;\n{temporary}    {http}\n}}\n"
         );
+        let config = folder.path().join("nginx.conf");
         std::fs::write(&config, text).context("a configuration")?;
         let child = ns
             .command("nginx")
