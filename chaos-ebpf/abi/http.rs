@@ -107,6 +107,8 @@ pub mod rule_flag {
     pub const DETOUR: u32 = 1 << 7;
     /// It does so because its body is merged with something: all of it has to be there.
     pub const MERGE: u32 = 1 << 8;
+    /// A response with the new status has no body.
+    pub const BODILESS: u32 = 1 << 9;
 }
 
 /// What is kept of a request: flags, and up to four exchanges, each as its index and one in

@@ -398,7 +398,13 @@ fn detour(
     rule: &HttpRule,
     length: u64,
 ) -> Detour {
-    let is_needed = rule.flags & rule_flag::DETOUR != 0;
+    // Where a status that has no body becomes one that has, or the reverse, the head says another
+    // end, and the body goes or comes.
+    let is_bodiless = answered.answer.code == 204 || answered.answer.code == 304;
+    let is_turned = rule.status_len != 0
+        && request & entry::HEAD == 0
+        && is_bodiless != (rule.flags & rule_flag::BODILESS != 0);
+    let is_needed = is_turned || rule.flags & rule_flag::DETOUR != 0;
     if !is_needed && answered.edits < 2 {
         return Detour::Needless;
     }

@@ -49,6 +49,12 @@ pub fn refused(exchange: &Exchange) -> Option<Beyond> {
     matchers(exchange)
 }
 
+/// True when responses with this status have no body (RFC 9112, 6.3).
+#[must_use]
+pub fn is_bodiless(code: u16) -> bool {
+    code < 200 || code == 204 || code == 304
+}
+
 /// True when the kernel hands the responses over to be edited: their bodies are merged with
 /// something, or what they get is more than the kernel keeps.
 #[must_use]
@@ -61,7 +67,7 @@ pub fn is_detour(edit: &Edit) -> bool {
     let headers: usize = headers.map(|(name, value)| name.len() + value.len() + 4).sum();
     let all = headers + replace.body.as_ref().map_or(0, Vec::len);
     let is_large = all > HTTP_TAIL - 128 || replace.headers.len() > HTTP_DROPPED - FRAMING;
-    patch.body.is_some() || is_large
+    patch.body.is_some() || is_large || replace.code.is_some_and(is_bodiless)
 }
 
 fn matchers(exchange: &Exchange) -> Option<Beyond> {

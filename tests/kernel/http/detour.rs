@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Test> {
         a_merged_body_is_told_by_its_head_and_late_as_asked_for,
         a_body_larger_than_the_kernel_keeps_takes_anothers_place,
         experiments_that_meet_on_one_response_all_act,
+        a_status_without_a_body_becomes_one_with_and_the_reverse,
         requests_in_one_packet_have_their_responses_in_order,
         what_cannot_be_merged_arrives_to_the_byte_and_is_counted,
         many_connections_are_merged_at_a_time,
@@ -152,6 +153,29 @@ fn experiments_that_meet_on_one_response_all_act() -> Result<Done> {
     let json = summary.json();
     let of = |i: usize| json["exchanges"][i]["injected"].as_u64();
     ensure!([of(0), of(1), of(2)] == [Some(4), Some(2), Some(2)], "{json}");
+    Ok(Done::Kept)
+}
+
+fn a_status_without_a_body_becomes_one_with_and_the_reverse() -> Result<Done> {
+    needs_http!();
+    let scene = Scene::new(Style::Apart)?;
+    for (code, reason) in [(503, "Service Unavailable"), (204, "No Content")] {
+        let manifest = Manifest::http(PORT).with("replace", json!({ "code": code }));
+        let summary = scene.with(&[&manifest], |_| {
+            let mut client = scene.client()?;
+            for path in ["/none", "/a", "/same", "/chunked", "/none", "/a"] {
+                let response = client.get(path)?;
+                let status = format!("HTTP/1.1 {code} {reason}");
+                ensure!(response.status() == status, "{path}: {response:?}");
+                let old = answer("GET", path).context("an answer")?;
+                let has_body = code == 503 && !matches!(path, "/none" | "/same");
+                ensure!(response.body.is_empty() != has_body, "{path}: {response:?}");
+                ensure!(!has_body || path == "/chunked" || old.ends_with(&response.body));
+            }
+            client.ensure_drained()
+        })?;
+        ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
+    }
     Ok(Done::Kept)
 }
 

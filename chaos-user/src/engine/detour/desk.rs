@@ -191,7 +191,8 @@ impl Desk {
     /// Takes in what has come, and sends what may go.
     pub fn take(&mut self, id: u64, arrival: Arrival, now: u64, exits: &mut impl Exits) {
         let limits = self.limits;
-        if !self.lines.contains_key(&id) && !exits.open(id, arrival.pid) {
+        let is_new = !self.lines.contains_key(&id);
+        if is_new && !exits.open(id, arrival.pid) {
             return;
         }
         let message = match arrival.begins.first() {
@@ -212,6 +213,11 @@ impl Desk {
         line.taken += arrival.bytes.len() as u64;
         let before = line.held();
         let mut out = Vec::new();
+        if is_new && arrival.begins.is_empty() {
+            // They were on their way when the connection was let go: nothing to be counted.
+            line.lane.pass(Odd::LetGo, &mut out);
+            out.clear();
+        }
         for begins in arrival.begins {
             if let Begins::Response(asked) = begins {
                 line.asked.push_back(asked);

@@ -239,7 +239,7 @@ fn what_cannot_be_understood_ends_the_taking_in_and_frees_what_is_held() {
     let mut scene = Scene::new(&[json!({ "delay": "1h" })], Limits::default());
     let mut client = scene.connect(1);
     scene.hand(1, true, HELLO.as_bytes());
-    scene.kernel.write_all(&[0; 64]).unwrap();
+    scene.kernel.write_all(&[0; 256]).unwrap();
     assert_eq!(read(&mut client, HELLO.len()), HELLO);
     assert!(scene.detour().report().unwrap().is_broken);
 }

@@ -159,12 +159,18 @@ impl Exchanges {
         let edits = |one: &Exchange| !one.dry_run && !one.edit.abort && one.edit.rewrites();
         let is_needed = !exchange.dry_run && reach::is_detour(&exchange.edit);
         let may_meet = self.begun.values().filter(|one| edits(&one.exchange)).count() > 1;
-        if self.agency.is_none() && (is_needed || may_meet) {
+        // A response that has no body may become one that has.
+        let may_turn = edits(exchange) && exchange.edit.replace.code.is_some();
+        if self.agency.is_none() && (is_needed || may_meet || may_turn) {
             match Agency::start(self.loaded()?) {
                 Ok(agency) => self.agency = Some(agency),
                 Err(error) if is_needed => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "where experiments meet on one response, one acts");
+                    tracing::warn!(
+                        %error,
+                        "where experiments meet on one response one acts, and responses without a \
+                         body keep their status"
+                    );
                 }
             }
         }

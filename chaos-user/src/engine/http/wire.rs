@@ -68,6 +68,9 @@ pub fn wire(exchange: &Exchange, deadline_ns: u64) -> Wire {
                 None => code.to_string(),
             };
             rule.status_len = copy(&mut rule.status, status.as_bytes());
+            if reach::is_bodiless(code) {
+                rule.flags |= rule_flag::BODILESS;
+            }
         }
         let replaced = edit.replace.headers.iter();
         let dropped = replaced.clone().map(|(name, _)| name.as_str());

@@ -2,6 +2,7 @@
 
 use super::Odd;
 use super::head::Head;
+use crate::plan::reach;
 
 /// How the end of a body is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,7 @@ pub fn of_response(head: &Head, verb: Verb) -> Result<Framing, Odd> {
 #[must_use]
 pub fn is_bodiless(verb: Verb, code: u16) -> bool {
     let is_tunnel = verb == Verb::Connect && (200..300).contains(&code);
-    verb == Verb::Head || is_tunnel || matches!(code, 100..200 | 204 | 304)
+    verb == Verb::Head || is_tunnel || reach::is_bodiless(code)
 }
 
 /// Some receivers take the length where there are chunks as well, and some know no chunks.
