@@ -1,5 +1,8 @@
 //! Resolvers that people use, with the search list that a cluster gives its pods.
 
+mod dig;
+mod linked;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -13,11 +16,14 @@ use super::scene::Scene;
 use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    tests!("dns":
+    let mut all = tests!("dns":
         the_c_library_is_answered_whatever_its_search_list,
         a_shell_s_own_resolver_is_answered,
         the_resolver_of_go_is_answered_whatever_its_search_list,
-    )
+    );
+    all.extend(dig::tests());
+    all.extend(linked::tests());
+    all
 }
 
 const CONF: &str = "/etc/resolv.conf";
@@ -26,13 +32,14 @@ const CONF: &str = "/etc/resolv.conf";
 struct Conf(NamedTempFile);
 
 impl Conf {
-    fn of(scene: &Scene) -> Result<Self> {
+    /// The scene's resolver of this family, and options beside those of a cluster.
+    fn of(scene: &Scene, family: Family, options: &str) -> Result<Self> {
         let file = NamedTempFile::new().context("make a file")?;
-        let resolver = scene.net.server.ip(Family::V4);
+        let resolver = scene.net.server.ip(family);
         let text = format!(
             "nameserver {resolver}\n\
              search default.svc.cluster.local svc.cluster.local cluster.local\n\
-             options ndots:5\n"
+             options ndots:5 {options}\n"
         );
         std::fs::write(file.path(), text).context("write a file")?;
         if !Path::new(CONF).exists() {
@@ -55,7 +62,7 @@ impl Drop for Conf {
 fn answered(resolves: impl Fn(&Ns, &str) -> bool) -> Result<Done> {
     let scene = Scene::new()?;
     let (client, near) = (&scene.net.client.ns, &scene.net.near.ns);
-    let _conf = Conf::of(&scene)?;
+    let _conf = Conf::of(&scene, Family::V4, "")?;
     ensure!(resolves(client, "google.com"), "before: google.com has no address");
     scene.with_fault(&Manifest::dns("error", &["google.com"]), |_| {
         ensure!(!resolves(client, "google.com"), "google.com has an address");
