@@ -7,9 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use kfault_tests::kfault::Summary;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::Family;
 use kfault_tests::ns::{Ns, mount};
+use serde_json::json;
 use tempfile::{NamedTempFile, TempDir};
 
 use super::scene::Scene;
@@ -56,6 +58,30 @@ impl Drop for Conf {
         // SAFETY: a string that lives until the end of the call.
         unsafe { libc::umount2(c"/etc/resolv.conf".as_ptr(), libc::MNT_DETACH) };
     }
+}
+
+/// An experiment for every kind of answer, each with a name of its own: `servfail.test` and so on.
+/// The one of addresses at random also means a Service.
+fn experiments() -> Vec<Manifest> {
+    let error = |answer: &str| {
+        Manifest::dns("error", &[&format!("{answer}.test")])
+            .with("kfault", json!({"answer": answer}))
+            .named(answer)
+    };
+    let random = Manifest::dns("random", &["random.test", "web.default.*"]).named("random");
+    vec![error("nxdomain"), error("refused"), error("servfail"), random]
+}
+
+/// What [`experiments`] counted: all queries, and those that each of them answered.
+fn counted(summary: &Summary) -> (u64, [u64; 4]) {
+    let of = |name: &str, counter: &str| {
+        let id = format!("DNSChaos/default/{name}");
+        let rules = summary.rules().iter().filter(|rule| rule["experiment"] == id.as_str());
+        rules.filter_map(|rule| rule[counter].as_u64()).sum()
+    };
+    let answered = ["nxdomain", "refused", "servfail", "random"].map(|name| of(name, "answered"));
+    // The first one by name looks at every query.
+    (of("nxdomain", "matched"), answered)
 }
 
 /// `resolves` says whether a name has an address, seen from a namespace.

@@ -8,9 +8,8 @@ use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family};
 use kfault_tests::ns::Ns;
 use kfault_tests::probe::dns::REAL;
-use serde_json::json;
 
-use super::Conf;
+use super::{Conf, counted, experiments};
 use crate::dns::is_nobodys;
 use crate::dns::scene::Scene;
 use crate::harness::{Done, Proof, Test, tests};
@@ -120,45 +119,57 @@ const KINDS: [&str; 6] = ["A", "AAAA", "MX", "TXT", "ANY", "HTTPS"];
 const WAYS: [&[&str]; 2] =
     [&["+noedns"], &["+dnssec", "+nsid", "+subnet=192.0.2.0/24", "+padding=300"]];
 
+/// Asks for every kind of record in every way. Returns how often.
+fn ask_all(scene: &Scene, names: [&str; 2], status: &str) -> Result<u64> {
+    let before = scene.seen();
+    let mut asked = 0;
+    for family in FAMILIES {
+        for kind in KINDS {
+            for (way, name) in WAYS.into_iter().zip(names) {
+                let server = at(scene, family);
+                let args = [&[server.as_str(), name, kind, "+notcp"], way].concat();
+                let dug = dig(&scene.net.client.ns, &args)?;
+                let question = format!("{name}. IN {kind}");
+                let mut expected = plain(status, &question, way.len() > 1, &[]);
+                if status == "NOERROR" && ["A", "AAAA"].contains(&kind) {
+                    let address = dug.records.first().and_then(|r| r.split(' ').next_back());
+                    let address: IpAddr =
+                        address.with_context(|| format!("{args:?}: {dug:?}"))?.parse()?;
+                    ensure!(is_nobodys(address), "{args:?}: {dug:?}");
+                    expected.records.push(format!("{name}. 10 IN {kind} {address}"));
+                }
+                ensure!(dug == expected, "{args:?}: {dug:?}");
+                asked += 1;
+            }
+        }
+    }
+    ensure!(scene.seen() == before, "a query got through");
+    Ok(asked)
+}
+
 fn dig_is_told_errors_whatever_it_asks_for() -> Result<Done> {
     needs_dig!();
     let scene = Scene::new()?;
     let client = &scene.net.client.ns;
-    is_real(&scene, client, "google.com")?;
-    let summary = scene.with_fault(&Manifest::dns("error", &["google.com"]), |_| {
-        let before = scene.seen();
-        for family in FAMILIES {
-            for kind in KINDS {
-                for (way, name) in WAYS.into_iter().zip(["google.com", "gOOgle.cOM"]) {
-                    let server = at(&scene, family);
-                    let args = [&[server.as_str(), name, kind, "+notcp"], way].concat();
-                    let dug = dig(client, &args)?;
-                    let expected =
-                        plain("SERVFAIL", &format!("{name}. IN {kind}"), way.len() > 1, &[]);
-                    ensure!(dug == expected, "{args:?}: {dug:?}");
-                }
-            }
-        }
+    is_real(&scene, client, "servfail.test")?;
+    let summary = scene.with_faults(&experiments(), |_| {
+        let asked = ask_all(&scene, ["servfail.test", "sERvfaiL.tEST"], "SERVFAIL")?;
+        ensure!(asked == 24, "{asked} questions");
         for (flag, flags) in [("+norecurse", "qr ra"), ("+cdflag", "qr rd ra cd")] {
-            let dug = dig(client, &[&at(&scene, Family::V4), "google.com", flag])?;
+            let dug = dig(client, &[&at(&scene, Family::V4), "servfail.test", flag])?;
             ensure!(dug.status == "SERVFAIL" && dug.flags == flags, "{flag}: {dug:?}");
         }
-        ensure!(scene.seen() == before, "a query got through");
+        for (name, status) in [("nxdomain.test", "NXDOMAIN"), ("refused.test", "REFUSED")] {
+            let dug = dig(client, &[&at(&scene, Family::V6), name])?;
+            let expected = plain(status, &format!("{name}. IN A"), true, &[]);
+            ensure!(dug == expected, "{dug:?}");
+        }
         is_real(&scene, client, "example.com")?;
-        is_real(&scene, &scene.net.near.ns, "google.com")
+        is_real(&scene, &scene.net.near.ns, "servfail.test")
     })?;
-    let counted = ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
-    ensure!(counted == [30, 26, 26, 0], "{}", summary.json());
-    for (answer, status) in [("nxdomain", "NXDOMAIN"), ("refused", "REFUSED")] {
-        let manifest =
-            Manifest::dns("error", &["google.com"]).with("kfault", json!({"answer": answer}));
-        scene.with_fault(&manifest, |_| {
-            let dug = dig(client, &[&at(&scene, Family::V6), "google.com"])?;
-            ensure!(dug == plain(status, "google.com. IN A", true, &[]), "{dug:?}");
-            is_real(&scene, client, "example.com")
-        })?;
-    }
-    is_real(&scene, client, "google.com")?;
+    let all = (counted(&summary), summary.total("unreadable"));
+    ensure!(all == ((32, [1, 1, 26, 0]), 0), "{}", summary.json());
+    is_real(&scene, client, "servfail.test")?;
     Ok(Done::Kept)
 }
 
@@ -168,32 +179,13 @@ fn dig_is_told_addresses_at_random() -> Result<Done> {
     let client = &scene.net.client.ns;
     is_real(&scene, client, "google.com")?;
     let summary = scene.with_fault(&Manifest::dns("random", &["google.com"]), |_| {
-        let before = scene.seen();
-        for family in FAMILIES {
-            for kind in KINDS {
-                for (way, name) in WAYS.into_iter().zip(["google.com", "GooGlE.cOm"]) {
-                    let server = at(&scene, family);
-                    let args = [&[server.as_str(), name, kind, "+notcp"], way].concat();
-                    let dug = dig(client, &args)?;
-                    let mut expected =
-                        plain("NOERROR", &format!("{name}. IN {kind}"), way.len() > 1, &[]);
-                    if kind == "A" || kind == "AAAA" {
-                        let address = dug.records.first().and_then(|r| r.split(' ').next_back());
-                        let address: IpAddr =
-                            address.with_context(|| format!("{args:?}: {dug:?}"))?.parse()?;
-                        ensure!(is_nobodys(address), "{args:?}: {dug:?}");
-                        expected.records.push(format!("{name}. 10 IN {kind} {address}"));
-                    }
-                    ensure!(dug == expected, "{args:?}: {dug:?}");
-                }
-            }
-        }
-        ensure!(scene.seen() == before, "a query got through");
+        let asked = ask_all(&scene, ["google.com", "GooGlE.cOm"], "NOERROR")?;
+        ensure!(asked == 24, "{asked} questions");
         is_real(&scene, client, "example.com")?;
         is_real(&scene, &scene.net.near.ns, "google.com")
     })?;
-    let counted = ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
-    ensure!(counted == [28, 24, 24, 0], "{}", summary.json());
+    let all = ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
+    ensure!(all == [28, 24, 24, 0], "{}", summary.json());
     is_real(&scene, client, "google.com")?;
     Ok(Done::Kept)
 }
@@ -216,28 +208,28 @@ fn dig_is_reset_over_tcp() -> Result<Done> {
         }
         Ok(())
     };
-    answered(client, "google.com").context("before")?;
-    for action in ["error", "random"] {
-        let summary = scene.with_fault(&Manifest::dns(action, &["google.com"]), |_| {
-            let before = scene.seen();
-            for family in FAMILIES {
-                for (kind, way) in asked {
-                    let dug = dig(client, &[&at(&scene, family), "google.com", kind, way])?;
-                    let is_reset = |line: &String| line.contains("connection reset");
-                    ensure!(
-                        dug.status.is_empty() && dug.complaints.iter().any(is_reset),
-                        "{action}, {kind} over {family:?}: {dug:?}"
-                    );
-                }
+    let names = ["servfail.test", "random.test"];
+    names.into_iter().try_for_each(|name| answered(client, name)).context("before")?;
+    let summary = scene.with_faults(&experiments(), |_| {
+        let before = scene.seen();
+        for (family, name) in FAMILIES.into_iter().flat_map(|f| names.map(|name| (f, name))) {
+            for (kind, way) in asked {
+                let dug = dig(client, &[&at(&scene, family), name, kind, way])?;
+                let is_reset = |line: &String| line.contains("connection reset");
+                ensure!(
+                    dug.status.is_empty() && dug.complaints.iter().any(is_reset),
+                    "{name}, {kind} over {family:?}: {dug:?}"
+                );
             }
-            ensure!(scene.seen() == before, "a query got through");
-            answered(client, "example.com")?;
-            answered(near, "google.com")
-        })?;
-        let counted = ["injected", "answered", "unreadable"].map(|c| summary.total(c));
-        ensure!(counted == [6, 6, 0], "{action}: {}", summary.json());
-        answered(client, "google.com").context("afterwards")?;
-    }
+        }
+        ensure!(scene.seen() == before, "a query got through");
+        answered(client, "example.com")?;
+        answered(near, "random.test")
+    })?;
+    let (_, each) = counted(&summary);
+    let all = (each, summary.total("unreadable"));
+    ensure!(all == ([0, 0, 6, 6], 0), "{}", summary.json());
+    names.into_iter().try_for_each(|name| answered(client, name)).context("afterwards")?;
     Ok(Done::Kept)
 }
 
@@ -256,27 +248,24 @@ fn dig_is_answered_whatever_its_search_list() -> Result<Done> {
         let record = format!("{name}. 60 IN A {}", REAL[0]);
         plain("NOERROR", &format!("{name}. IN A"), false, &[&record])
     };
-    let found = search("google.com")?;
-    ensure!(found == (real("google.com"), 4), "before: {found:?}");
-    let patterns = ["google.com", "web.svc.cluster.local"];
-    let summary = scene.with_fault(&Manifest::dns("error", &patterns), |_| {
-        let (dug, seen) = search("google.com")?;
-        ensure!(dug == plain("SERVFAIL", "google.com. IN A", true, &[]), "{dug:?}");
+    for name in ["servfail.test", "web"] {
+        let found = search(name)?;
+        ensure!(found == (real(name), 4), "before: {found:?}");
+    }
+    let summary = scene.with_faults(&experiments(), |_| {
+        let (dug, seen) = search("servfail.test")?;
+        ensure!(dug == plain("SERVFAIL", "servfail.test. IN A", true, &[]), "{dug:?}");
         ensure!(seen == 3, "{seen} queries came");
+        // A Service is the first name of the list already.
+        let (dug, seen) = search("web")?;
+        let question = "web.default.svc.cluster.local. IN A";
+        ensure!(dug.question == question && dug.records.len() == 1, "{dug:?}");
+        ensure!(seen == 0, "{seen} queries came");
         let found = search("example.com")?;
         ensure!(found == (real("example.com"), 4), "another name: {found:?}");
         Ok(())
     })?;
-    let counted = ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
-    ensure!(counted == [8, 1, 1, 0], "{}", summary.json());
-    let summary = scene.with_fault(&Manifest::dns("random", &patterns), |_| {
-        // Answered at the second name of the list.
-        let (dug, seen) = search("web")?;
-        ensure!(dug.question == "web.svc.cluster.local. IN A" && dug.records.len() == 1, "{dug:?}");
-        ensure!(seen == 1, "{seen} queries came");
-        Ok(())
-    })?;
-    let counted = ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
-    ensure!(counted == [2, 1, 1, 0], "{}", summary.json());
+    let all = (counted(&summary), summary.total("unreadable"));
+    ensure!(all == ((9, [0, 0, 1, 1]), 0), "{}", summary.json());
     Ok(Done::Kept)
 }

@@ -1,17 +1,16 @@
 //! Resolvers that C programs are linked with: musl's, glibc's, c-ares.
 
 use std::net::IpAddr;
+use std::panic::resume_unwind;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use kfault_tests::manifest::Manifest;
-use kfault_tests::net::Family;
+use kfault_tests::net::{FAMILIES, Family};
 use kfault_tests::ns::Ns;
 use kfault_tests::probe::dns::REAL;
-use serde_json::json;
 use tempfile::TempDir;
 
-use super::Conf;
+use super::{Conf, counted, experiments};
 use crate::dns::is_nobodys;
 use crate::dns::scene::Scene;
 use crate::harness::{Done, Proof, Test, tests};
@@ -34,6 +33,7 @@ struct Resolver {
     flags: &'static [&'static str],
     options: &'static str,
     servfail: &'static [&'static str],
+    refused: &'static [&'static str],
     nxdomain: &'static [&'static str],
 }
 
@@ -42,9 +42,10 @@ fn the_resolver_of_musl_understands_what_is_meant() -> Result<Done> {
         compiler: "musl-gcc",
         source: GETADDRINFO,
         flags: &["-static"],
-        // It takes SERVFAIL for no answer, asks once more, and waits for a better one.
+        // It waits for a better answer than SERVFAIL or REFUSED as long as for any.
         options: "timeout:2 attempts:1",
         servfail: &["EAI_AGAIN"],
+        refused: &["EAI_AGAIN"],
         nxdomain: &["EAI_NONAME"],
     })
 }
@@ -56,6 +57,7 @@ fn the_resolver_of_glibc_understands_what_is_meant() -> Result<Done> {
         flags: &[],
         options: "",
         servfail: &["EAI_AGAIN"],
+        refused: &["EAI_AGAIN"],
         nxdomain: &["EAI_NONAME"],
     })
 }
@@ -66,8 +68,9 @@ fn the_resolver_c_ares_understands_what_is_meant() -> Result<Done> {
         source: ARES,
         flags: &["-lcares"],
         options: "",
-        // Before 1.20 it says that no server could be reached when all of them said SERVFAIL.
+        // 1.18 says after its last try that no server could be reached, whatever they answered.
         servfail: &["ARES_ECONNREFUSED", "ARES_ESERVFAIL"],
+        refused: &["ARES_ECONNREFUSED", "ARES_EREFUSED"],
         nxdomain: &["ARES_ENOTFOUND"],
     })
 }
@@ -90,32 +93,68 @@ impl Resolver {
 /// What a lookup is for: IPv4, IPv6, both. Four queries for each name that is tried.
 const WANTED: [&str; 3] = ["4", "6", "0"];
 const QUERIES: u64 = 4;
+/// The names of a search list come first, and do not exist.
+const LISTED: u64 = 3;
 
-/// What the program prints for each of [`WANTED`], all at the same time, in order.
+/// What the program prints for each of [`WANTED`], in order.
 type Told = [Vec<String>; 3];
 
-fn look(program: &str, ns: &Ns, name: &str) -> Result<Told> {
-    let one = |wanted| {
-        let mut lines: Vec<String> = ns
-            .output(program, &[name, wanted])
-            .with_context(|| format!("look up {name}"))?
-            .lines()
-            .map(str::to_owned)
-            .collect();
-        lines.sort_unstable();
-        anyhow::Ok(lines)
-    };
-    let told = std::thread::scope(|scope| {
-        let lookups = WANTED.map(|wanted| scope.spawn(move || one(wanted)));
-        lookups.map(|lookup| lookup.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
-    });
-    let [v4, v6, both] = told;
-    Ok([v4?, v6?, both?])
+/// Where a program is run.
+struct Lookups<'a> {
+    program: &'a str,
+    scene: &'a Scene,
+}
+
+impl Lookups<'_> {
+    /// Looks up all of these at the same time. With how many queries came to the resolver.
+    fn of<const N: usize>(&self, ns: &Ns, names: [&str; N]) -> Result<([Told; N], u64)> {
+        let one = |name: &str, wanted| {
+            let text = ns.output(self.program, &[name, wanted])?;
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            anyhow::Ok(lines)
+        };
+        let one = &one;
+        let before = self.scene.seen();
+        let told = std::thread::scope(|scope| {
+            names
+                .map(|name| WANTED.map(|wanted| scope.spawn(move || one(name, wanted))))
+                .map(|all| all.map(|lookup| lookup.join().unwrap_or_else(|p| resume_unwind(p))))
+        });
+        let mut all = [const { [const { Vec::new() }; 3] }; N];
+        for (to, lines) in all.iter_mut().flatten().zip(told.into_iter().flatten()) {
+            *to = lines?;
+        }
+        Ok((all, self.scene.seen() - before))
+    }
+
+    /// These names have their own addresses, which the resolver was asked for.
+    fn are_real<const N: usize>(&self, ns: &Ns, names: [&str; N], when: &str) -> Result<u64> {
+        let (told, seen) = self.of(ns, names)?;
+        for (name, told) in names.into_iter().zip(told) {
+            ensure!(told == real(), "{when}: {name}: {told:?}");
+        }
+        let expected = (LISTED + 1) * QUERIES * N as u64;
+        ensure!(seen == expected, "{when}: {seen} queries came for {names:?}");
+        Ok(seen)
+    }
 }
 
 fn real() -> Told {
     let [v4, v6] = REAL.map(|ip| ip.to_string());
     [vec![v4.clone()], vec![v6.clone()], vec![v4, v6]]
+}
+
+fn are_drawn(name: &str, told: &Told) -> Result<()> {
+    let addresses = told.concat().into_iter().map(|line| line.parse::<IpAddr>());
+    let addresses: Vec<IpAddr> =
+        addresses.collect::<Result<_, _>>().with_context(|| format!("{name}: {told:?}"))?;
+    let is_v4: Vec<bool> = addresses.iter().map(IpAddr::is_ipv4).collect();
+    // Both are in the order of their text.
+    ensure!(is_v4 == [true, false, true, false], "{name}: {told:?}");
+    ensure!(addresses.iter().all(|ip| is_nobodys(*ip)), "{name}: {told:?}");
+    ensure!(addresses[1] != addresses[3], "{name} has an address that was not drawn: {told:?}");
+    Ok(())
 }
 
 fn understands(resolver: &Resolver) -> Result<Done> {
@@ -129,95 +168,53 @@ fn understands(resolver: &Resolver) -> Result<Done> {
     }
     let (_folder, program) = built.context("a program")?;
     let scene = Scene::new()?;
-    for (answer, errors) in [("servfail", resolver.servfail), ("nxdomain", resolver.nxdomain)] {
-        let _conf = Conf::of(&scene, Family::V4, resolver.options)?;
-        fails(&scene, &program, answer, errors).context(answer)?;
-    }
-    let _conf = Conf::of(&scene, Family::V6, resolver.options)?;
-    draws(&scene, &program).context("random")?;
-    Ok(Done::Kept)
-}
-
-/// What a lookup prints, and how many queries of it came to the resolver.
-fn counted(scene: &Scene, program: &str, ns: &Ns, name: &str) -> Result<(Told, u64)> {
-    let before = scene.seen();
-    Ok((look(program, ns, name)?, scene.seen() - before))
-}
-
-fn fails(scene: &Scene, program: &str, answer: &str, errors: &[&str]) -> Result<()> {
     let (client, near) = (&scene.net.client.ns, &scene.net.near.ns);
-    let whole = counted(scene, program, client, "google.com")?;
-    // Three names of the search list, which do not exist, and the name itself.
-    ensure!(whole == (real(), 4 * QUERIES), "before: {whole:?}");
-    let manifest =
-        Manifest::dns("error", &["google.com"]).with("kfault", json!({"answer": answer}));
+    let lookups = Lookups { program: &program, scene: &scene };
+    let names = ["nxdomain.test", "refused.test", "servfail.test", "random.test", "web"];
+    let conf = |family| Conf::of(&scene, family, resolver.options);
+    for family in FAMILIES {
+        let _conf = conf(family)?;
+        lookups.are_real(client, names, "before")?;
+    }
+    let errs = |told: &Told, errors: &[&str]| {
+        told.iter().all(|lines| lines.len() == 1 && errors.contains(&lines[0].as_str()))
+    };
     let mut passed = 0;
-    let summary = scene.with_fault(&manifest, |_| {
-        let (told, seen) = counted(scene, program, client, "google.com")?;
-        let errs = |lines: &Vec<String>| lines.len() == 1 && errors.contains(&lines[0].as_str());
-        let err = told.iter().all(errs);
-        ensure!(err && seen == 3 * QUERIES, "{told:?}, {seen} queries came");
-        let other = counted(scene, program, client, "example.com")?;
-        ensure!(other == (real(), 4 * QUERIES), "another name: {other:?}");
-        passed = seen + other.1;
-        let neighbour = counted(scene, program, near, "google.com")?;
-        ensure!(neighbour == (real(), 4 * QUERIES), "the neighbour: {neighbour:?}");
+    let summary = scene.with_faults(&experiments(), |_| {
+        for family in FAMILIES {
+            let _conf = conf(family)?;
+            let ([nxdomain, random, web], seen) =
+                lookups.of(client, ["nxdomain.test", "random.test", "web"])?;
+            ensure!(errs(&nxdomain, resolver.nxdomain), "nxdomain over {family:?}: {nxdomain:?}");
+            are_drawn("random.test", &random)?;
+            are_drawn("web", &web)?;
+            // The Service is the first name of the search list already.
+            ensure!(seen == 2 * LISTED * QUERIES, "{seen} queries came over {family:?}");
+            passed +=
+                seen + lookups.are_real(client, ["example.com", "a.random.test"], "others")?;
+            lookups.are_real(near, names, "the neighbour")?;
+        }
+        let _conf = conf(Family::V4)?;
+        let ([refused, servfail], seen) = lookups.of(client, ["refused.test", "servfail.test"])?;
+        ensure!(errs(&refused, resolver.refused), "refused: {refused:?}");
+        ensure!(errs(&servfail, resolver.servfail), "servfail: {servfail:?}");
+        ensure!(seen == 2 * LISTED * QUERIES, "{seen} queries came");
+        passed += seen;
         Ok(())
     })?;
-    // An error may be asked for more than once.
-    let [matched, injected, answered, unreadable] =
-        ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
+    let (matched, [nxdomain, refused, servfail, random]) = counted(&summary);
+    // In two families: one name that does not exist, two at random. Other errors may be asked for
+    // more than once.
     ensure!(
-        matched == injected + passed
-            && injected >= QUERIES
-            && [answered, unreadable] == [injected, 0],
+        [nxdomain, random] == [2 * QUERIES, 4 * QUERIES]
+            && refused >= QUERIES
+            && servfail >= QUERIES
+            && matched == passed + nxdomain + refused + servfail + random
+            && summary.total("unreadable") == 0,
         "{passed} passed: {}",
         summary.json()
     );
-    let after = look(program, client, "google.com")?;
-    ensure!(after == real(), "afterwards: {after:?}");
-    Ok(())
-}
-
-/// Addresses at random: for a name that the search list comes to last, and for a Service, which it
-/// comes to first.
-fn draws(scene: &Scene, program: &str) -> Result<()> {
-    let (client, near) = (&scene.net.client.ns, &scene.net.near.ns);
-    let names = [("google.com", 3), ("web", 0)];
-    for (name, _) in names {
-        let told = look(program, client, name)?;
-        ensure!(told == real(), "before: {name}: {told:?}");
-    }
-    let manifest = Manifest::dns("random", &["google.com", "web.default.*"]);
-    let mut passed = 0;
-    let summary = scene.with_fault(&manifest, |_| {
-        for (name, tried) in names {
-            let (told, seen) = counted(scene, program, client, name)?;
-            let addresses: Vec<IpAddr> = told
-                .concat()
-                .iter()
-                .map(|line| line.parse().with_context(|| line.clone()))
-                .collect::<Result<_>>()
-                .with_context(|| format!("{name}: {told:?}"))?;
-            let v4 = addresses.iter().map(IpAddr::is_ipv4).collect::<Vec<_>>();
-            // Both are in the order of their text.
-            ensure!(v4 == [true, false, true, false], "{name}: {told:?}");
-            ensure!(addresses.iter().all(|ip| is_nobodys(*ip)), "{name}: {told:?}");
-            ensure!(addresses[1] != addresses[3], "{name}: not drawn: {told:?}");
-            ensure!(seen == tried * QUERIES, "{name}: {seen} queries came");
-            passed += seen;
-        }
-        let other = counted(scene, program, client, "example.com")?;
-        ensure!(other == (real(), 4 * QUERIES), "another name: {other:?}");
-        passed += other.1;
-        let told = look(program, near, "google.com")?;
-        ensure!(told == real(), "the neighbour: {told:?}");
-        Ok(())
-    })?;
-    let all = ["matched", "injected", "answered", "unreadable"].map(|c| summary.total(c));
-    let drawn = 2 * QUERIES;
-    ensure!(all == [passed + drawn, drawn, drawn, 0], "{passed} passed: {}", summary.json());
-    let after = look(program, client, "web")?;
-    ensure!(after == real(), "afterwards: {after:?}");
-    Ok(())
+    let _conf = conf(Family::V6)?;
+    lookups.are_real(client, names, "afterwards")?;
+    Ok(Done::Kept)
 }
