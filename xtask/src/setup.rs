@@ -133,6 +133,16 @@ const NEEDS: &[Need] = &[
     program(Group::Test, "iptables", &["iptables"], "iptables-nft"),
     program(Group::Test, "curl", &["curl"], "curl"),
     program(Group::Test, "apache2", &["apache2-bin"], "httpd"),
+    program(Group::Test, "dig", &["bind9-dnsutils"], "bind-utils"),
+    program(Group::Test, "musl-gcc", &["musl-tools"], "musl-gcc"),
+    Need {
+        group: Group::Test,
+        what: "c-ares, to link with",
+        check: Check::Other(bpf::has_c_ares),
+        debian: &["libc-ares-dev"],
+        ubuntu: "libc-ares-dev",
+        fedora: "c-ares-devel",
+    },
     Need {
         group: Group::Test,
         what: "bpftool",

@@ -1,23 +1,31 @@
 //! Resolvers that people use, with the search list that a cluster gives its pods.
 
+mod dig;
+mod linked;
+
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use kfault_tests::kfault::Summary;
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::Family;
 use kfault_tests::ns::{Ns, mount};
+use serde_json::json;
 use tempfile::{NamedTempFile, TempDir};
 
 use super::scene::Scene;
 use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
-    tests!("dns":
+    let mut all = tests!("dns":
         the_c_library_is_answered_whatever_its_search_list,
         a_shell_s_own_resolver_is_answered,
         the_resolver_of_go_is_answered_whatever_its_search_list,
-    )
+    );
+    all.extend(dig::tests());
+    all.extend(linked::tests());
+    all
 }
 
 const CONF: &str = "/etc/resolv.conf";
@@ -26,13 +34,14 @@ const CONF: &str = "/etc/resolv.conf";
 struct Conf(NamedTempFile);
 
 impl Conf {
-    fn of(scene: &Scene) -> Result<Self> {
+    /// The scene's resolver of this family, and options beside those of a cluster.
+    fn of(scene: &Scene, family: Family, options: &str) -> Result<Self> {
         let file = NamedTempFile::new().context("make a file")?;
-        let resolver = scene.net.server.ip(Family::V4);
+        let resolver = scene.net.server.ip(family);
         let text = format!(
             "nameserver {resolver}\n\
              search default.svc.cluster.local svc.cluster.local cluster.local\n\
-             options ndots:5\n"
+             options ndots:5 {options}\n"
         );
         std::fs::write(file.path(), text).context("write a file")?;
         if !Path::new(CONF).exists() {
@@ -51,11 +60,35 @@ impl Drop for Conf {
     }
 }
 
+/// An experiment for every kind of answer, each with a name of its own: `servfail.test` and so on.
+/// The one of addresses at random also means a Service.
+fn experiments() -> Vec<Manifest> {
+    let error = |answer: &str| {
+        Manifest::dns("error", &[&format!("{answer}.test")])
+            .with("kfault", json!({"answer": answer}))
+            .named(answer)
+    };
+    let random = Manifest::dns("random", &["random.test", "web.default.*"]).named("random");
+    vec![error("nxdomain"), error("refused"), error("servfail"), random]
+}
+
+/// What [`experiments`] counted: all queries, and those that each of them answered.
+fn counted(summary: &Summary) -> (u64, [u64; 4]) {
+    let of = |name: &str, counter: &str| {
+        let id = format!("DNSChaos/default/{name}");
+        let rules = summary.rules().iter().filter(|rule| rule["experiment"] == id.as_str());
+        rules.filter_map(|rule| rule[counter].as_u64()).sum()
+    };
+    let answered = ["nxdomain", "refused", "servfail", "random"].map(|name| of(name, "answered"));
+    // The first one by name looks at every query.
+    (of("nxdomain", "matched"), answered)
+}
+
 /// `resolves` says whether a name has an address, seen from a namespace.
 fn answered(resolves: impl Fn(&Ns, &str) -> bool) -> Result<Done> {
     let scene = Scene::new()?;
     let (client, near) = (&scene.net.client.ns, &scene.net.near.ns);
-    let _conf = Conf::of(&scene)?;
+    let _conf = Conf::of(&scene, Family::V4, "")?;
     ensure!(resolves(client, "google.com"), "before: google.com has no address");
     scene.with_fault(&Manifest::dns("error", &["google.com"]), |_| {
         ensure!(!resolves(client, "google.com"), "google.com has an address");

@@ -1,7 +1,7 @@
 //! Clients, a resolver, and what a name gets.
 
 use anyhow::{Context, Result, ensure};
-use kfault_tests::kfault::{Kfault, Summary};
+use kfault_tests::kfault::{Kfault, Run, Summary};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Family, Net};
 use kfault_tests::ns::Ns;
@@ -31,7 +31,21 @@ impl Scene {
         manifest: &Manifest,
         check: impl FnOnce(&mut Kfault) -> Result<()>,
     ) -> Result<Summary> {
-        let run = on_client(&self.net, manifest)?;
+        self.with_run(on_client(&self.net, manifest)?, check)
+    }
+
+    /// As [`Self::with_fault`], with several at the same time, of different names.
+    pub fn with_faults(
+        &self,
+        manifests: &[Manifest],
+        check: impl FnOnce(&mut Kfault) -> Result<()>,
+    ) -> Result<Summary> {
+        let (first, others) = manifests.split_first().context("no fault")?;
+        let run = others.iter().try_fold(on_client(&self.net, first)?, Run::and)?;
+        self.with_run(run, check)
+    }
+
+    fn with_run(&self, run: Run, check: impl FnOnce(&mut Kfault) -> Result<()>) -> Result<Summary> {
         let summary = with_run(&self.net, run, check)?;
         for family in FAMILIES {
             self.real(&self.net.client.ns, family, "google.com")?;

@@ -86,6 +86,12 @@ pub fn has_static_libc() -> bool {
         .is_ok_and(|file| Path::new(file.trim()).is_absolute())
 }
 
+/// The library's link and its header come together.
+pub fn has_c_ares() -> bool {
+    exec::read(Command::new("cc").arg("-print-file-name=libcares.so"))
+        .is_ok_and(|file| Path::new(file.trim()).is_absolute())
+}
+
 /// A VM's first file system has no libraries.
 pub fn has_static_busybox() -> bool {
     // A dynamic program names its interpreter near its start.
