@@ -88,10 +88,11 @@ fn every_example_about_names_runs_acts_and_recovers() -> Result<Done> {
 }
 
 /// Faults of HTTP: what is asked for there, and what the client sees.
-const ON_HTTP: [(&str, &str); 5] = examples![
+const ON_HTTP: [(&str, &str); 6] = examples![
     "http-abort-request.yaml",
     "http-abort.yaml",
     "http-delay.yaml",
+    "http-patch-body.yaml",
     "http-replace-body.yaml",
     "http-replace-code.yaml",
 ];
@@ -122,6 +123,11 @@ fn every_example_of_http_runs_acts_and_recovers() -> Result<Done> {
                 let late = start.elapsed();
                 client.get("/")?;
                 late >= Duration::from_millis(500) && start.elapsed() - late < late / 2
+            }
+            "http-patch-body.yaml" => {
+                let new = client.get("/json")?.body;
+                new == br#"{"a":1,"b":{"c":[2,3]},"foo":"bar"}"#
+                    && client.get("/")?.body.len() == 10
             }
             "http-replace-body.yaml" => client.get("/")?.body == b"{\"new\":true}",
             _ => {

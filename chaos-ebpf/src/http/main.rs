@@ -7,7 +7,7 @@
 //! - [`hold`]: where packets leave: when those of a delayed response may.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks.
-//! - [`away`]: responses that the agent edits.
+//! - [`choice`]: which exchanges mean a response. [`away`]: responses that the agent edits.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
 //! A parser that is in doubt lets the bytes through and counts that. There is one writer for each
@@ -24,6 +24,8 @@ mod ask;
 mod away;
 #[cfg(target_arch = "bpf")]
 mod body;
+#[cfg(target_arch = "bpf")]
+mod choice;
 #[cfg(target_arch = "bpf")]
 mod chunk;
 #[cfg(target_arch = "bpf")]

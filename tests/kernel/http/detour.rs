@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kfault_tests::kfault::{Run, command};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::probe::http::{BIG, Client, JSON, PORT, Response, Style, answer, request};
@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
     all.extend(tests!("http":
         a_merged_body_is_told_by_its_head_and_late_as_asked_for,
         a_body_larger_than_the_kernel_keeps_takes_anothers_place,
+        a_client_that_takes_slowly_gets_every_byte,
         experiments_that_meet_on_one_response_all_act,
         a_status_without_a_body_becomes_one_with_and_the_reverse,
         requests_in_one_packet_have_their_responses_in_order,
@@ -110,6 +111,16 @@ fn a_merged_body_is_told_by_its_head_and_late_as_asked_for() -> Result<Done> {
     Ok(Done::Kept)
 }
 
+fn ensure_same(got: &[u8], want: &[u8]) -> Result<()> {
+    let at = got.iter().zip(want).position(|(got, want)| got != want);
+    let Some(at) = at else {
+        ensure!(got.len() == want.len(), "{} bytes, not {}", got.len(), want.len());
+        return Ok(());
+    };
+    let part = String::from_utf8_lossy(&got[at..(at + 60).min(got.len())]);
+    bail!("of {} bytes another one at {at}: {part:?}", got.len())
+}
+
 fn a_body_larger_than_the_kernel_keeps_takes_anothers_place() -> Result<Done> {
     needs_http!();
     let new = "0123456789".repeat(20_000);
@@ -120,12 +131,31 @@ fn a_body_larger_than_the_kernel_keeps_takes_anothers_place() -> Result<Done> {
             let mut client = scene.client()?;
             for path in ["/a", "/big", "/chunked", "/empty", "/many", "/a"] {
                 let response = client.get(path)?;
-                ensure!(response.body == new.as_bytes(), "{path}: {}", response.body.len());
+                ensure_same(&response.body, new.as_bytes())
+                    .with_context(|| format!("{style:?} {path}"))?;
             }
             client.ensure_drained()
         })?;
         ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
     }
+    Ok(Done::Kept)
+}
+
+fn a_client_that_takes_slowly_gets_every_byte() -> Result<Done> {
+    needs_http!();
+    // More than all buffers between the two, while the server still sends what it takes the place of.
+    let new = "0123456789".repeat(80_000);
+    let scene = Scene::new(Style::Pieces(250))?;
+    let manifest = Manifest::http(PORT).with("replace", replaced(&new));
+    scene.with(&[&manifest], |_| {
+        let mut client = scene.client()?;
+        for _ in 0..2 {
+            client.send(request("GET", "/big").as_bytes())?;
+            std::thread::sleep(Duration::from_millis(300));
+            ensure_same(&client.response("GET")?.body, new.as_bytes())?;
+        }
+        client.ensure_drained()
+    })?;
     Ok(Done::Kept)
 }
 

@@ -67,6 +67,54 @@ pub fn each(mut what: impl FnMut(OwnedFd)) {
     }
 }
 
+/// How many bytes can be sent at once so that all of them fit, at most [`AT_ONCE`]; 0 where
+/// `EPOLLOUT` has to be waited for. Each segment costs its own memory beside its bytes.
+#[must_use]
+pub fn room(socket: RawFd) -> usize {
+    let mut all = [0u32; MEMORY];
+    let Ok(()) = option(socket, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut all) else {
+        return AT_ONCE;
+    };
+    let mut free = all[SEND_BUFFER].saturating_sub(all[QUEUED]) as usize;
+    // 0: as the system has it, which is without a bound.
+    let mut most_unsent = [0];
+    let is_bounded = option(socket, libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT, &mut most_unsent).is_ok();
+    if is_bounded && (1..i32::MAX.unsigned_abs()).contains(&most_unsent[0]) {
+        let mut unsent: libc::c_int = 0;
+        // SAFETY: a valid descriptor and a number.
+        unsafe { libc::ioctl(socket, SIOCOUTQNSD, &raw mut unsent) };
+        let unsent = usize::try_from(unsent).unwrap_or(0);
+        free = free.min((most_unsent[0] as usize).saturating_sub(unsent));
+    }
+    if free > 2 * SEGMENT + LEAST {
+        return ((free - 2 * SEGMENT) / 2).min(AT_ONCE);
+    }
+    // One segment is never stopped half way.
+    if free > SEGMENT { LEAST } else { 0 }
+}
+
+/// Bytes that are sent at once at most.
+const AT_ONCE: usize = 16 << 10;
+/// Less than any segment holds.
+const LEAST: usize = 400;
+/// What a segment costs beside its bytes, and more.
+const SEGMENT: usize = 1400;
+/// Numbers of `SO_MEMINFO`, and two of them: `SK_MEMINFO_SNDBUF`, `SK_MEMINFO_WMEM_QUEUED`.
+const MEMORY: usize = 9;
+const SEND_BUFFER: usize = 3;
+const QUEUED: usize = 5;
+const TCP_NOTSENT_LOWAT: libc::c_int = 25;
+/// How much has not been sent once.
+const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+
+fn option(socket: RawFd, level: libc::c_int, name: libc::c_int, to: &mut [u32]) -> io::Result<()> {
+    let mut length = size_of_val(to) as libc::socklen_t;
+    // SAFETY: as many bytes as the slice has.
+    let failed =
+        unsafe { libc::getsockopt(socket, level, name, to.as_mut_ptr().cast(), &raw mut length) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Cuts the connection, whoever else has the socket open.
 pub fn reset(socket: BorrowedFd<'_>) {
     let nobody =

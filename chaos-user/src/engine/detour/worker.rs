@@ -255,6 +255,14 @@ impl Sockets {
         }
     }
 
+    /// What is held of it cannot go on.
+    fn lost(&mut self, connection: u64) -> Sent {
+        if let Some(fd) = self.close(connection) {
+            hold::reset(fd.as_fd());
+        }
+        Sent::Gone
+    }
+
     fn close(&mut self, connection: u64) -> Option<OwnedFd> {
         // The server has it open as well, so that closing is not leaving.
         self.stop_waiting(connection);
@@ -280,25 +288,22 @@ impl Exits for Sockets {
         let Some(fd) = self.open.get(&connection).map(AsRawFd::as_raw_fd) else {
             return Sent::Gone;
         };
+        let most = bytes.len().min(hold::room(fd));
+        if most == 0 {
+            let waits = self.poll.watch(fd, connection, libc::EPOLLOUT).is_ok();
+            return if waits { Sent::Full } else { self.lost(connection) };
+        }
         loop {
             // The flags are those of this call: the socket's own are the server's.
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            // SAFETY: a valid descriptor, and as many bytes as the slice holds.
-            let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags) };
-            if let Ok(sent) = usize::try_from(sent) {
-                return Sent::Some(sent);
-            }
-            match io::Error::last_os_error().kind() {
-                io::ErrorKind::Interrupted => {}
-                io::ErrorKind::WouldBlock
-                    if self.poll.watch(fd, connection, libc::EPOLLOUT).is_ok() =>
-                {
-                    return Sent::Full;
-                }
-                _ => {
-                    self.close(connection);
-                    return Sent::Gone;
-                }
+            // SAFETY: a valid descriptor, and no more bytes than the slice holds.
+            let sent = unsafe { libc::send(fd, bytes.as_ptr().cast(), most, flags) };
+            match usize::try_from(sent) {
+                Ok(sent) if sent == most => return Sent::Some(sent),
+                Err(_) if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
+                // Where less than a message fits, the kernel forgets to ask the program about the
+                // next one, which is the server's: it would come in the middle of this one.
+                _ => return self.lost(connection),
             }
         }
     }
