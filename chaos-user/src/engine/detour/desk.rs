@@ -278,10 +278,12 @@ impl Desk {
         }
     }
 
-    /// Cuts every connection of which something is held: it will not be sent.
+    /// Cuts every connection of which something is held, which will not be sent, or that is inside of
+    /// a message of which the client has been told something else than what is still to come.
     pub fn cut(&mut self, exits: &mut impl Exits) {
-        let all: Vec<u64> = self.lines.iter().filter(|(_, l)| l.held() > 0).map(|l| *l.0).collect();
-        for id in all {
+        let is_broken = |line: &Line| line.held() > 0 || line.lane.rest() == Rest::Inside;
+        let all = self.lines.iter().filter(|(_, line)| is_broken(line)).map(|(id, _)| *id);
+        for id in all.collect::<Vec<u64>>() {
             self.tally.cut += 1;
             exits.reset(id);
             self.forget(id);

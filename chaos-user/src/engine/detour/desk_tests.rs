@@ -257,6 +257,22 @@ fn when_it_is_over_everything_goes_as_it_is() {
 }
 
 #[test]
+fn whoever_has_been_told_of_another_body_is_cut_in_the_end() {
+    let what = json!({ "replace": { "body": "aGVsbG8=" } });
+    let (mut desk, mut paper) = (desk(&[what]), Paper::default());
+    let old = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1234";
+    desk.take(1, answer(&[0], old), 0, &mut paper);
+    desk.take(2, answer(&[0], old), 0, &mut paper);
+    desk.take(2, more("56789"), 0, &mut paper);
+    desk.take(3, answer(&[], old), 0, &mut paper);
+    desk.let_go(MS, &mut paper);
+    assert_eq!(paper.text(1), "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(desk.held(), 0);
+    desk.cut(&mut paper);
+    assert_eq!(paper.reset, BTreeSet::from([1]));
+}
+
+#[test]
 fn a_connection_comes_and_goes_with_each_response() {
     let what = json!({ "patch": { "body": { "n": 9 } } });
     let (mut desk, mut paper) = (desk(&[what, json!({})]), Paper::default());

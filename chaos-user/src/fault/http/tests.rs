@@ -282,7 +282,7 @@ fn what_is_late_or_cut_is_carried_out_at_the_devices() {
     assert_eq!(rule.effects.marked, Some(Marked::Cut));
     assert!(!rule.effects.takes_time());
     // A response is cut where it is sent; what is refused has no rule either.
-    let more = json!({ "abort": false, "delay": "2s", "patch": { "body": { "type": "JSON", "value": "1" } } });
+    let more = json!({ "abort": false, "delay": "2s", "kfault": { "role": "client" } });
     assert_eq!((of(json!({})), of(more)), (vec![], vec![]));
 }
 
