@@ -47,15 +47,13 @@ pub fn anywhere(cookie: u64, hint: Option<(u32, RawFd)>) -> io::Result<(OwnedFd,
     {
         return Ok(found);
     }
-    let all = fs::read_dir("/proc")?.flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| of(pid, None).ok()).next().ok_or_else(|| io::ErrorKind::NotFound.into())
+    let found = pids().find_map(|pid| of(pid, None).ok());
+    found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Calls for every socket of every process of ours, with a descriptor of ours.
 pub fn each(mut what: impl FnMut(OwnedFd)) {
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+    for pid in pids() {
         // SAFETY: plain call.
         let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
         let Ok(process) = process else { continue };
@@ -127,6 +125,12 @@ pub fn reset(socket: BorrowedFd<'_>) {
             libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR);
         }
     }
+}
+
+/// Processes of ours, by their numbers here.
+fn pids() -> impl Iterator<Item = u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The numbers that a process has for its sockets.

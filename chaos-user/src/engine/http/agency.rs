@@ -12,6 +12,7 @@ use aya::maps::{MapData, SkStorage};
 use chaos_abi::detour::Home;
 use chaos_abi::http::{HttpCounters, entry, passed};
 use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_SOCKETS};
+use procfs::process::Process;
 
 use super::object::Object;
 use super::rescue::Rescue;
@@ -108,9 +109,7 @@ impl Agency {
 
 /// Whether other processes' sockets can be written to from here.
 fn allowed() -> Result<(), EngineError> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let mask = Process::myself().and_then(|me| me.status()).map_or(0, |status| status.capeff);
     if mask & PTRACE != 0 && mask & SEARCH != 0 {
         return Ok(());
     }
