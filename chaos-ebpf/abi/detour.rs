@@ -2,7 +2,7 @@
 //! edits.
 
 use crate::Shared;
-use crate::limit::HTTP_PIPELINE;
+use crate::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 /// Header of a run of bytes of one connection, on its way to the agent.
 #[repr(C)]
@@ -41,8 +41,87 @@ pub struct Home {
     pub is_over: u64,
 }
 
+/// What has come of a connection whose requests the agent may have, by its number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// How far the agent has it, see [`away`].
+    pub away: u64,
+    /// Sequence number of the byte that the socket gets next.
+    pub next: u64,
+    /// That of the first byte which the agent gets.
+    pub from: u64,
+    /// 1: nothing has come of it before.
+    pub is_first: u64,
+    /// Exchanges that may mean its requests, each as its index and one; 0 = none.
+    pub exchanges: [u16; EXCHANGES_PER_DEVICE],
+}
+
+/// How far the agent has a connection, in one word, which changes as a whole: 0 where it has not. Both
+/// numbers are of bytes behind [`Stream::from`].
+pub mod away {
+    /// The agent has it.
+    pub const IS_AWAY: u64 = 1 << 62;
+    /// Position of the number of bytes that were let in.
+    pub const LET_IN: u32 = 31;
+    /// Bits of a number.
+    pub const MASK: u64 = (1 << 31) - 1;
+}
+
+/// A connection that can be diverted, kept with its socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    /// Its number.
+    pub number: u64,
+    /// Whether it is diverted: one of [`reader`].
+    pub state: u64,
+}
+
+/// Values of [`Reader::state`].
+pub mod reader {
+    /// It can be, with a packet before which everything was read.
+    pub const OPEN: u64 = 0;
+    /// Not yet: somebody waits for its next bytes where only those of the network arrive.
+    pub const WAITS: u64 = 1;
+    /// It is.
+    pub const DIVERTED: u64 = 2;
+}
+
+/// A port of a network namespace to which requests come that are edited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AskedPort {
+    /// The kernel's own number of the namespace (`SO_NETNS_COOKIE`).
+    pub netns: u64,
+    /// The port.
+    pub port: u64,
+}
+
 /// Marks a [`DetourHeader`].
 pub const MAGIC: u32 = 0x6b66_6474;
+/// Bytes that a socket has received, on their way to the agent.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Number of the connection.
+    pub connection: u64,
+    /// So many of the bytes belong to a request that came before.
+    pub skip: u64,
+    /// As in [`Stream`].
+    pub is_first: u64,
+    /// As in [`Stream`].
+    pub exchanges: [u16; EXCHANGES_PER_DEVICE],
+    /// How many of `bytes` count.
+    pub length: u64,
+    /// The bytes.
+    pub bytes: [u8; TAKEN],
+}
+
+/// Bytes of one [`Taken`].
+pub const TAKEN: usize = 4096;
+/// Bytes of requests that wait for the agent to take them, all connections together.
+pub const TAKEN_ALL: u32 = 8 << 20;
 /// Bytes of the header.
 pub const DETOUR_HEADER: u32 = 24 + 8 * HTTP_PIPELINE;
 
@@ -50,6 +129,9 @@ const _: () = assert!(size_of::<DetourHeader>() == DETOUR_HEADER as usize);
 
 const _: () = assert!(size_of::<Handed>() == 8);
 const _: () = assert!(size_of::<Home>() == 16);
+const _: () = assert!(size_of::<Stream>() == 32 + 2 * EXCHANGES_PER_DEVICE);
+const _: () = assert!(size_of::<Taken>() == 32 + 2 * EXCHANGES_PER_DEVICE + TAKEN);
+const _: () = assert!(size_of::<Reader>() == 16 && size_of::<AskedPort>() == 16);
 
 // SAFETY: `repr(C)`, integers only, sizes asserted.
 unsafe impl Shared for DetourHeader {}
@@ -57,3 +139,11 @@ unsafe impl Shared for DetourHeader {}
 unsafe impl Shared for Handed {}
 // SAFETY: as above.
 unsafe impl Shared for Home {}
+// SAFETY: as above.
+unsafe impl Shared for Stream {}
+// SAFETY: as above.
+unsafe impl Shared for Reader {}
+// SAFETY: as above.
+unsafe impl Shared for AskedPort {}
+// SAFETY: as above.
+unsafe impl Shared for Taken {}

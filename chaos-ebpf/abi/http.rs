@@ -109,6 +109,8 @@ pub mod rule_flag {
     pub const MERGE: u32 = 1 << 8;
     /// A response with the new status has no body.
     pub const BODILESS: u32 = 1 << 9;
+    /// The request goes through the agent, which edits it.
+    pub const ASKS: u32 = 1 << 10;
 }
 
 /// What is kept of a request: flags, and up to four exchanges, each as its index and one in

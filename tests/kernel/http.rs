@@ -1,5 +1,6 @@
 //! Faults of HTTP: which responses are meant, and what a client sees of them.
 
+mod asked;
 mod chunks;
 mod clients;
 mod cut;
@@ -42,6 +43,7 @@ pub fn tests() -> Vec<Test> {
         methods_headers_codes_and_patterns_tell_which_are_meant,
         two_experiments_act_on_one_server,
     ));
+    all.extend(asked::tests());
     all.extend(cut::tests());
     all.extend(delay::tests());
     all.extend(detour::tests());

@@ -357,6 +357,13 @@ impl Summary {
         all.iter().filter_map(|one| one[counter].as_u64()).sum()
     }
 
+    /// What its exchanges let pass for a reason, summed.
+    #[must_use]
+    pub fn passed(&self, reason: &str) -> u64 {
+        let all = self.0["exchanges"].as_array().map_or(&[][..], Vec::as_slice);
+        all.iter().filter_map(|one| one["passed"][reason].as_u64()).sum()
+    }
+
     /// The event.
     #[must_use]
     pub fn json(&self) -> &Value {

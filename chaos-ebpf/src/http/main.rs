@@ -7,6 +7,7 @@
 //! - [`hold`]: where packets leave: when those of a delayed response may.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks.
+//! - [`turn`]: requests that the agent edits.
 //! - [`choice`]: which exchanges mean a response. [`away`]: responses that the agent edits.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
@@ -40,6 +41,8 @@ mod request;
 mod response;
 #[cfg(target_arch = "bpf")]
 mod segment;
+#[cfg(target_arch = "bpf")]
+mod turn;
 #[cfg(target_arch = "bpf")]
 mod wild;
 

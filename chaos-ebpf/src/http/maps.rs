@@ -5,8 +5,8 @@ use core::ffi::c_void;
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, SockHash};
-use chaos_abi::detour::{Handed, Home};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SockHash};
+use chaos_abi::detour::{AskedPort, Handed, Home, Reader, Stream, TAKEN_ALL};
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::{EXCHANGES, HTTP_PIPELINE, HTTP_SLOTS, HTTP_SOCKETS, HTTP_TAIL};
 
@@ -58,6 +58,39 @@ pub static HANDED: SkStorage<Handed> = SkStorage::new();
 #[btf_map]
 pub static HOMES: SkStorage<Home> = SkStorage::new();
 
+/// Ports to which requests come that are edited.
+#[map]
+pub static ASKED_PORTS: HashMap<AskedPort, u32> = HashMap::with_max_entries(4096, NO_PREALLOC);
+
+/// Connections to them that were open before: who reads them looks at what is put back first. It has
+/// no program.
+#[map]
+pub static READERS: SockHash<u64> = SockHash::with_max_entries(HTTP_SOCKETS, 0);
+
+/// Connections to them, as each socket knows itself.
+#[btf_map]
+pub static READER: SkStorage<Reader> = SkStorage::new();
+
+/// Those whose bytes are looked at as they are received, by their number.
+#[map]
+pub static DIVERTED: SockHash<u64> = SockHash::with_max_entries(HTTP_SOCKETS, 0);
+
+/// What has come of those.
+#[map]
+pub static STREAMS: HashMap<u64, Stream> = HashMap::with_max_entries(HTTP_SOCKETS, NO_PREALLOC);
+
+/// Bytes on the way to the agent.
+#[map]
+pub static TAKEN_BYTES: RingBuf = RingBuf::with_byte_size(TAKEN_ALL, 0);
+
+/// One cell: where the agent sends back from, under number 0.
+#[map]
+pub static RETURNS: SockHash<u32> = SockHash::with_max_entries(1, 0);
+
+/// One cell: where in a socket the kernel keeps what has been read (`tcp_sock.copied_seq`), bytes.
+#[map]
+pub static COPIED_AT: Array<u32> = Array::with_max_entries(1, 0);
+
 /// What is known of each connection to a port of ours.
 #[btf_map]
 pub static CONNECTIONS: SkStorage<Connection> = SkStorage::new();
@@ -87,6 +120,8 @@ pub static IN_USE: PerCpuArray<u64> = PerCpuArray::with_max_entries(DEPTH, 0);
 #[map]
 pub static ANSWERED: PerCpuArray<Answered> = PerCpuArray::with_max_entries(DEPTH, 0);
 
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: u32 = 1;
 /// How many tasks of one CPU can be at it.
 pub const DEPTH: u32 = 4;
 /// Bytes of a head that are looked at.
@@ -111,6 +146,14 @@ pub struct Asked {
     pub cut_until: u64,
     /// Exchanges that it may be meant by, as bits of the slot's list.
     pub mask: u32,
+    /// Those among them that edit requests.
+    pub asks: u32,
+    /// Those that edit one of this segment.
+    pub turning: u32,
+    /// Scratch: an address, where the verifier forgets that it is one.
+    pub address: u64,
+    /// Scratch: what is known of a connection that joins.
+    pub stream: Stream,
     /// How many do mean it.
     pub candidates: u32,
     /// 1: some request of this segment is meant.
@@ -261,6 +304,17 @@ pub unsafe fn home(sk: *mut c_void) -> Option<&'static Home> {
     let map = (&raw const HOMES).cast_mut().cast();
     // SAFETY: as promised.
     unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), 0).cast::<Home>().as_ref() }
+}
+
+/// What a socket knows of itself as a reader. With `flags` of 1 it is made where it is not.
+///
+/// # Safety
+/// See [`connection`].
+#[inline(always)]
+pub unsafe fn reader(sk: *mut c_void, flags: u64) -> Option<&'static mut Reader> {
+    let map = (&raw const READER).cast_mut().cast();
+    // SAFETY: as promised.
+    unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Reader>().as_mut() }
 }
 
 /// Now, where the engine is alive.

@@ -51,6 +51,11 @@ unsafe extern "C" fn one_rule(k: u64, reading: *mut Reading) -> i64 {
         }
         return 0;
     }
+    if rule.flags & rule_flag::ASKS != 0 {
+        count(index, |counters| counters.matched += 1);
+        asked.turning |= 1 << (k as u32 & 31);
+        return 0;
+    }
     if asked.candidates >= HTTP_CANDIDATES {
         count(index, |counters| counters.passed[passed::CROWDED] += 1);
         return 0;

@@ -2,7 +2,9 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_NOEXIST, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
+};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop,
     bpf_map_update_elem, bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
@@ -10,7 +12,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use chaos_abi::http::{CUT, HttpSlot, entry, hash, passed, slot_flag};
+use chaos_abi::http::{CUT, HttpSlot, entry, hash, passed, rule_flag, slot_flag};
 use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 use crate::ask::{self, flag};
@@ -20,9 +22,10 @@ use crate::maps::{
 };
 use crate::meant;
 use crate::segment::{self, Segment};
+use crate::turn;
 
 /// `TCP_ESTABLISHED`, `TCP_LISTEN`.
-const ESTABLISHED: u32 = 1;
+pub const ESTABLISHED: u32 = 1;
 const LISTEN: u32 = 10;
 const CURRENT_NETNS: u64 = u64::MAX;
 const MAKE: u64 = 1;
@@ -35,15 +38,26 @@ const HEAD_METHOD: u64 = hash(b"HEAD");
 const CONNECT_METHOD: u64 = hash(b"CONNECT");
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Packets that arrive through a device: they pass here, whatever is seen; some are marked.
+/// Packets that arrive through a device: they pass here, whatever is seen; some are marked. What
+/// arrives in the moment in which the agent gives a connection back is sent again.
 #[classifier]
 pub fn http_request(ctx: TcContext) -> i32 {
-    let _ = observe(ctx.skb.skb);
-    TC_ACT_UNSPEC
+    match observe(ctx.skb.skb) {
+        Some(Course::Held) => TC_ACT_SHOT as i32,
+        _ => TC_ACT_UNSPEC,
+    }
+}
+
+/// What becomes of a packet.
+enum Course {
+    /// It passes.
+    Passes,
+    /// It has to come again.
+    Held,
 }
 
 #[inline(always)]
-fn observe(skb: *mut __sk_buff) -> Option<()> {
+fn observe(skb: *mut __sk_buff) -> Option<Course> {
     // SAFETY: the context is valid; volatile, or the read is merged with others.
     let index = unsafe { core::ptr::read_volatile(&raw const (*skb).cb[0]) };
     let slot = HTTP_SLOTS_MAP.get(index)?;
@@ -55,8 +69,8 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
     let asked = ASKED.get_ptr_mut(0)?;
     // SAFETY: the value of this CPU, and nothing else runs where packets arrive.
     let asked = unsafe { &mut *asked };
-    of_port(slot, segment.port, now, &mut asked.mask);
-    if read(&asked.mask) == 0 {
+    of_port(slot, segment.port, now, asked);
+    if read(&asked.mask) == 0 || segment.len == 0 && read(&asked.asks) == 0 {
         return None;
     }
     let sk = lookup(skb, &segment);
@@ -64,6 +78,7 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
         return None;
     }
     let mut found = None;
+    let mut is_held = false;
     // SAFETY: not null, and released below.
     unsafe {
         let state = (*sk).state;
@@ -71,7 +86,14 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
             members(skb, sk, slot, &mut asked.mask);
         }
         if state == ESTABLISHED && read(&asked.mask) != 0 {
-            found = connection(sk.cast(), MAKE);
+            if segment.len == 0 {
+                is_held = turn::holds_end(sk);
+            } else {
+                if read(&asked.asks) != 0 {
+                    turn::arrives(sk, &segment);
+                }
+                found = connection(sk.cast(), MAKE);
+            }
             if let Some(c) = &mut found
                 && c.part != 0
             {
@@ -90,6 +112,9 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
         }
         bpf_sk_release(sk.cast());
         if found.is_none() {
+            if segment.len == 0 {
+                return is_held.then_some(Course::Held);
+            }
             let why = if state == LISTEN { passed::EARLY } else { passed::REFUSED };
             pass(slot, &asked.mask, why);
             return None;
@@ -110,7 +135,7 @@ fn observe(skb: *mut __sk_buff) -> Option<()> {
         // SAFETY: the context is valid; classifiers may write the field.
         unsafe { core::ptr::write_volatile(&raw mut (*skb).tc_index, CUT) };
     }
-    Some(())
+    Some(Course::Passes)
 }
 
 /// What stands in a map: where the verifier forgets values, paths merge.
@@ -128,8 +153,10 @@ fn write(place: &mut u32, value: u32) {
 
 /// Exchanges on this port that act now.
 #[inline(always)]
-fn of_port(slot: &HttpSlot, port: u32, now: u64, mask: &mut u32) {
+fn of_port(slot: &HttpSlot, port: u32, now: u64, asked: &mut Asked) {
+    let Asked { mask, asks, .. } = asked;
     write(mask, 0);
+    write(asks, 0);
     let mut k = 0;
     while k < EXCHANGES_PER_DEVICE {
         if k as u32 >= slot.count {
@@ -140,6 +167,9 @@ fn of_port(slot: &HttpSlot, port: u32, now: u64, mask: &mut u32) {
             && now < rule.deadline_ns
         {
             write(mask, read(mask) | 1 << k);
+            if rule.flags & rule_flag::ASKS != 0 {
+                write(asks, read(asks) | 1 << k);
+            }
         }
         k += 1;
     }
@@ -166,8 +196,9 @@ unsafe fn members(skb: *mut __sk_buff, sk: *mut bpf_sock, slot: &HttpSlot, mask:
     }
 }
 
+/// The socket that a segment is for, held for the caller; null where there is none.
 #[inline(always)]
-fn lookup(skb: *mut __sk_buff, segment: &Segment) -> *mut bpf_sock {
+pub fn lookup(skb: *mut __sk_buff, segment: &Segment) -> *mut bpf_sock {
     let tuple = (&raw const segment.tuple).cast_mut().cast::<bpf_sock_tuple>();
     // SAFETY: the tuple has the size of its family.
     unsafe {
@@ -179,8 +210,9 @@ fn lookup(skb: *mut __sk_buff, segment: &Segment) -> *mut bpf_sock {
     }
 }
 
+/// Counts what passes, of the exchanges of a mask.
 #[inline(always)]
-fn pass(slot: &HttpSlot, mask: &u32, why: usize) {
+pub fn pass(slot: &HttpSlot, mask: &u32, why: usize) {
     let mut k = 0;
     while k < EXCHANGES_PER_DEVICE {
         if read(mask) >> k & 1 != 0 {
@@ -223,9 +255,11 @@ fn arrive(
         c.request_left = 0;
         c.part = 0;
     }
+    let mut left = 0;
     if c.request_left != 0 {
         let body = if c.request_left < len as u64 { c.request_left as u32 } else { len };
         c.request_left -= body as u64;
+        left = body;
         skip += body;
         len -= body;
         if len == 0 {
@@ -257,6 +291,7 @@ fn arrive(
     asked.ask.len = before as u32 + now as u32;
     asked.ask.at = 0;
     asked.is_meant = 0;
+    asked.turning = 0;
     asked.is_bad = 0;
     asked.unfinished = NONE;
     let mut reading = Reading { asked, slot, connection: c };
@@ -293,6 +328,10 @@ fn arrive(
         }
     } else if asked.unfinished != NONE && asked.is_bad == 0 {
         keep(skb, segment, slot, c, asked);
+    }
+    let is_asking = asked.unfinished != NONE && asked.is_bad == 0;
+    if asked.turning != 0 || is_asking && asked.asks & asked.mask != 0 {
+        turn::divert(skb, segment, slot, asked, before as u32, left);
     }
     if asked.is_meant != 0 && c.id == 0 && !join(skb, segment, c, waits) {
         pass(slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });

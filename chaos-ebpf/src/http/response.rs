@@ -137,8 +137,11 @@ fn leave(place: u32) {
 
 /// Writes a word and tells what stood there, in one. The compiler has no such operation for this
 /// machine.
+///
+/// # Safety
+/// The place is valid and aligned.
 #[inline(always)]
-unsafe fn exchange(at: *mut u64, value: u64) -> u64 {
+pub unsafe fn exchange(at: *mut u64, value: u64) -> u64 {
     let mut value = value;
     // SAFETY: as promised by the caller.
     unsafe { core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) value, in(reg) at) };

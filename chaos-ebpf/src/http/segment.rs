@@ -7,6 +7,7 @@ const FROM_NETWORK_HEADER: u32 = 1;
 const IPV4: u32 = 0x0800u16.to_be() as u32;
 const IPV6: u32 = 0x86ddu16.to_be() as u32;
 const TCP: u8 = 6;
+const FIN: u32 = 1;
 
 /// What is known of it.
 #[repr(C)]
@@ -26,6 +27,8 @@ pub struct Segment {
     pub payload: u32,
     /// Bytes of payload.
     pub len: u32,
+    /// 1: the sender says nothing more behind it.
+    pub is_last: u32,
 }
 
 #[inline(always)]
@@ -39,7 +42,7 @@ fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u32; N]> {
     if failed != 0 { None } else { Some(words) }
 }
 
-/// Reads a segment with payload; `None` for everything else.
+/// Reads a segment with payload, or the last one; `None` for everything else.
 #[inline(always)]
 pub fn parse(skb: *mut __sk_buff, link: u32) -> Option<Segment> {
     // SAFETY: the context is valid.
@@ -80,7 +83,8 @@ pub fn parse(skb: *mut __sk_buff, link: u32) -> Option<Segment> {
     let payload = header + (u32::from_be(t[3]) >> 28) * 4;
     // A frame may be padded; a large one may be too long for the field.
     let total = if total == 0 { whole.wrapping_sub(link) } else { total };
-    if payload >= total || total > whole {
+    let is_last = u32::from_be(t[3]) >> 16 & FIN;
+    if payload > total || total > whole || payload == total && is_last == 0 {
         return None;
     }
     Some(Segment {
@@ -91,6 +95,7 @@ pub fn parse(skb: *mut __sk_buff, link: u32) -> Option<Segment> {
         acked: u32::from_be(t[2]),
         payload: payload + link,
         len: total - payload,
+        is_last,
     })
 }
 

@@ -313,6 +313,10 @@ pub struct Rescue {
     pub handed: u32,
     /// Number of the map of what has gone on
     pub homes: u32,
+    /// Number of the map of how far requests were taken
+    pub streams: u32,
+    /// Number of the map of connections that those are of
+    pub diverted: u32,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -8,8 +8,8 @@ use crate::engine::http;
 
 /// Runs the command.
 pub fn rescue(args: &Rescue) -> Exit {
-    let &Rescue { sockets, handed, homes } = args;
-    match http::watch(http::Maps { sockets, handed, homes }) {
+    let &Rescue { sockets, handed, homes, streams, diverted } = args;
+    match http::watch(http::Maps { sockets, handed, homes, streams, diverted }) {
         Ok(_) => Exit::Done,
         Err(error) => {
             complain(&format!("rescue: {}", chain(&error)));

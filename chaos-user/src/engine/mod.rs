@@ -5,6 +5,7 @@
 
 mod apart;
 pub mod bpf;
+mod btf;
 pub mod cgroup;
 pub mod detour;
 mod device;

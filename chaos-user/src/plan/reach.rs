@@ -28,15 +28,9 @@ fn beyond(field: &'static str, reason: impl Into<String>) -> Option<Beyond> {
 /// The first thing of an exchange that is out of reach: the exchange does not act at all then.
 #[must_use]
 pub fn refused(exchange: &Exchange) -> Option<Beyond> {
-    let Exchange { role, message, edit, .. } = exchange;
+    let Exchange { role, edit, .. } = exchange;
     if !role.serves() {
         return beyond("spec.kfault.role", "only what a target serves can be faulted yet");
-    }
-    if *message == Message::Request && !edit.abort && edit.rewrites() {
-        return beyond(
-            "spec.target",
-            "requests can be cut or delayed, not replaced or patched yet",
-        );
     }
     if edit.abort {
         // Nothing else has an effect then.
@@ -70,6 +64,13 @@ pub fn is_detour(edit: &Edit) -> bool {
     patch.body.is_some() || is_large || replace.code.is_some_and(is_bodiless)
 }
 
+/// True when requests are handed over to be edited.
+#[must_use]
+pub fn is_asking(exchange: &Exchange) -> bool {
+    let Exchange { message, edit, dry_run, .. } = exchange;
+    *message == Message::Request && !edit.abort && edit.rewrites() && !dry_run
+}
+
 fn matchers(exchange: &Exchange) -> Option<Beyond> {
     let matcher = &exchange.matcher;
     for (field, headers) in [
@@ -92,8 +93,9 @@ fn matchers(exchange: &Exchange) -> Option<Beyond> {
 #[must_use]
 pub fn left_out(exchange: &Exchange) -> Vec<Beyond> {
     let mut all = Vec::new();
-    if exchange.message == Message::Request && exchange.edit.delay.is_some() && !exchange.edit.abort
-    {
+    let Edit { delay, abort, .. } = &exchange.edit;
+    let is_request = exchange.message == Message::Request;
+    if is_request && delay.is_some() && !abort && !is_asking(exchange) {
         let reason = "the server gets the request at once, and its response is late: the client \
                       sees the same, the server does not";
         all.extend(beyond("spec.delay", reason));

@@ -190,7 +190,9 @@ fn serve(
             let mut words = text.split_whitespace();
             let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or("/"));
             answered.fetch_add(1, Ordering::Relaxed);
-            let Some(answer) = answer(method, path) else { continue };
+            let answer =
+                if path.starts_with("/echo") { Some(echo(&request)) } else { answer(method, path) };
+            let Some(answer) = answer else { continue };
             match style {
                 Style::Together => together.extend(answer),
                 Style::Cut => {
@@ -238,9 +240,20 @@ fn send(stream: &mut TcpStream, answer: &[u8], style: Style) -> io::Result<()> {
     }
 }
 
+/// The answer to a path of `/echo`: the request as it came.
+fn echo(request: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.len());
+    [head.as_bytes(), request].concat()
+}
+
 /// Where the first request of these bytes ends, its body included.
 fn end_of_request(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    if header(&bytes[..end], "transfer-encoding").is_some() {
+        const LAST: &[u8] = b"0\r\n\r\n";
+        let last = bytes[end..].windows(LAST.len()).position(|five| five == LAST)?;
+        return Some(end + last + LAST.len());
+    }
     let all = end + content_length(&bytes[..end]).unwrap_or(0);
     (all <= bytes.len()).then_some(all)
 }

@@ -41,8 +41,16 @@ pub struct Arrival {
 /// A message that begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begins {
-    /// A request, which says everything itself.
-    Request,
+    /// Requests, which say everything themselves, perhaps behind the rest of one that is of no
+    /// interest.
+    Requests {
+        /// Exchanges that may mean them.
+        may: Vec<usize>,
+        /// Bytes of that rest.
+        skip: usize,
+        /// True on a connection of which nothing has come before.
+        is_first: bool,
+    },
     /// The response to such a request.
     Response(Asked),
 }
@@ -63,6 +71,9 @@ pub trait Exits {
     /// Takes hold of a connection that something has come of, so that its server may close it.
     /// False: it is gone.
     fn open(&mut self, connection: u64, pid: u32) -> bool;
+    /// Gives a connection of requests back, of which so many bytes have come. False: more of them are
+    /// on their way.
+    fn leave(&mut self, connection: u64, taken: u64) -> bool;
     /// Sends some of these.
     fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent;
     /// Everything that shall be sent has been: the connection ends here.
@@ -97,6 +108,32 @@ pub struct Tally {
     pub cut: u64,
 }
 
+/// How long bytes may be on their way here, nanoseconds: they may be lost in the network, and sent
+/// again.
+const LONGEST_NS: u64 = 5_000_000_000;
+
+/// Lengthens the head of the first request of a connection to as many bytes as have come of it, by
+/// blanks behind its last header, which mean nothing (RFC 9112, 5.1). A server that asks for bytes
+/// before they are here makes the kernel forget that they were read (`tcp_bpf_recvmsg_parser`); with
+/// less than that put in their place the socket would seem to have something to read for ever.
+fn pad(out: &mut [Step], come: usize) {
+    let sent: usize =
+        out.iter().map(|step| if let Step::Bytes(b) = step { b.len() } else { 0 }).sum();
+    let Some(Step::Bytes(first)) = out.iter_mut().find(|step| matches!(step, Step::Bytes(_)))
+    else {
+        return;
+    };
+    let end = first.windows(4).position(|four| four == b"\r\n\r\n");
+    let has_header = |end: usize| first[..end].windows(2).any(|two| two == b"\r\n");
+    if let Some(end) = end.filter(|end| has_header(*end)) {
+        let blanks = vec![b' '; come.saturating_sub(sent).min(MOST_BLANKS)];
+        first.splice(end..end, blanks);
+    }
+}
+
+/// Servers bound their heads.
+const MOST_BLANKS: usize = 4096;
+
 /// Everything that is held.
 #[derive(Debug)]
 pub struct Desk {
@@ -107,6 +144,8 @@ pub struct Desk {
     due: BTreeSet<(u64, u64)>,
     /// Connections that took less than there was.
     full: BTreeSet<u64>,
+    /// Until when more of a connection has to come, in order.
+    expected: BTreeSet<(u64, u64)>,
     held: usize,
     tally: Tally,
 }
@@ -116,6 +155,10 @@ pub struct Desk {
 struct Line {
     lane: Lane,
     message: Message,
+    /// Of requests: exchanges that may mean them.
+    may: Vec<usize>,
+    /// Of requests: until when something more of them has to come that is on its way; 0 = nothing.
+    expected: u64,
     asked: VecDeque<Asked>,
     /// Exchanges that mean the message that is under way.
     meant: Vec<usize>,
@@ -149,6 +192,7 @@ impl Desk {
             lines: BTreeMap::new(),
             due: BTreeSet::new(),
             full: BTreeSet::new(),
+            expected: BTreeSet::new(),
             held: 0,
             tally: Tally::default(),
         }
@@ -180,7 +224,8 @@ impl Desk {
     /// When there is something to do next, nanoseconds.
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
-        self.due.iter().find(|(_, id)| !self.full.contains(id)).map(|(due, _)| *due)
+        let due = self.due.iter().find(|(_, id)| !self.full.contains(id));
+        due.into_iter().chain(self.expected.first()).map(|(due, _)| *due).min()
     }
 
     /// Connections that wait until they can be written to.
@@ -196,12 +241,14 @@ impl Desk {
             return;
         }
         let message = match arrival.begins.first() {
-            Some(Begins::Request) => Message::Request,
+            Some(Begins::Requests { .. }) => Message::Request,
             Some(Begins::Response(_)) | None => Message::Response,
         };
         let line = self.lines.entry(id).or_insert_with(|| Line {
             lane: Lane::new(message, limits.message).without_end(),
             message,
+            may: Vec::new(),
+            expected: 0,
             asked: VecDeque::new(),
             meant: Vec::new(),
             queue: VecDeque::new(),
@@ -210,7 +257,8 @@ impl Desk {
             until: 0,
             taken: 0,
         });
-        line.taken += arrival.bytes.len() as u64;
+        self.expected.remove(&(line.expected, id));
+        line.expected = 0;
         let before = line.held();
         let mut out = Vec::new();
         if is_new && arrival.begins.is_empty() {
@@ -218,19 +266,30 @@ impl Desk {
             line.lane.pass(Odd::LetGo, &mut out);
             out.clear();
         }
+        let (mut rest, mut pads) = (0, false);
         for begins in arrival.begins {
-            if let Begins::Response(asked) = begins {
-                line.asked.push_back(asked);
+            match begins {
+                Begins::Response(asked) => line.asked.push_back(asked),
+                Begins::Requests { may, skip, is_first } => {
+                    line.may = may;
+                    rest = skip.min(arrival.bytes.len());
+                    pads = is_first && is_new;
+                }
             }
+        }
+        let (rest, bytes) = arrival.bytes.split_at(rest);
+        line.taken += bytes.len() as u64;
+        if !rest.is_empty() {
+            out.push(Step::Bytes(rest.to_vec()));
         }
         if line.asked.len() > limits.message.requests {
             line.lane.pass(Odd::LostTrack, &mut out);
         }
-        let Line { lane, message, asked, .. } = line;
+        let Line { lane, message, asked, may, .. } = line;
         let (armed, unread) = (&self.armed, &mut self.tally.unread);
         let mut judge = |head: &_, out: &mut Vec<Step>| {
             if *message == Message::Request {
-                return request_verdict(armed, head, out);
+                return request_verdict(armed, may, head, out);
             }
             if is_interim(head) {
                 return Verdict::interim();
@@ -246,7 +305,10 @@ impl Desk {
                 None => Verdict::odd(Odd::LostTrack),
             }
         };
-        lane.feed(&arrival.bytes, &mut judge, &mut out);
+        lane.feed(bytes, &mut judge, &mut out);
+        if pads {
+            pad(&mut out, arrival.bytes.len());
+        }
         self.held -= before;
         self.put(id, out, now, exits);
         self.bound(id, now, exits);
@@ -259,6 +321,13 @@ impl Desk {
             self.due.iter().take_while(|(due, _)| *due <= now).map(|(_, id)| *id).collect();
         for id in ready.into_iter().filter(|id| !self.full.contains(id)).collect::<Vec<_>>() {
             self.send(id, now, exits);
+        }
+        // What has been let in and does not come is lost.
+        let late = self.expected.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id);
+        for id in late.collect::<Vec<u64>>() {
+            self.tally.cut += 1;
+            exits.reset(id);
+            self.forget(id);
         }
     }
 
@@ -295,6 +364,7 @@ impl Desk {
         if let Some(line) = self.lines.remove(&id) {
             self.held -= line.held();
             self.full.remove(&id);
+            self.expected.remove(&(line.expected, id));
             if let Some(due) = line.front() {
                 self.due.remove(&(due, id));
             }
@@ -412,6 +482,14 @@ impl Desk {
         let is_idle = after.is_none();
         let is_done = match line.lane.rest() {
             _ if is_gone => true,
+            _ if line.message == Message::Request => {
+                let is_done = is_idle && line.lane.can_be_left() && exits.leave(id, line.taken);
+                if is_idle && line.lane.is_between() && !is_done && line.expected == 0 {
+                    line.expected = now + LONGEST_NS;
+                    self.expected.insert((line.expected, id));
+                }
+                is_done
+            }
             Rest::Between if is_idle && line.asked.is_empty() => {
                 exits.drained(id, line.taken, false);
                 true

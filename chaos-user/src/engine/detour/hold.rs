@@ -53,13 +53,18 @@ pub fn anywhere(cookie: u64, hint: Option<(u32, RawFd)>) -> io::Result<(OwnedFd,
 
 /// Calls for every socket of every process of ours, with a descriptor of ours.
 pub fn each(mut what: impl FnMut(OwnedFd)) {
+    each_of(|_, _, socket| what(socket));
+}
+
+/// The same, with the process and its own number of the socket.
+pub fn each_of(mut what: impl FnMut(u32, RawFd, OwnedFd)) {
     for pid in pids() {
         // SAFETY: plain call.
         let process = descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) });
         let Ok(process) = process else { continue };
         for number in sockets(pid).unwrap_or_default() {
             if let Ok(twin) = twin(&process, number) {
-                what(twin);
+                what(pid, number, twin);
             }
         }
     }
@@ -157,6 +162,72 @@ pub fn cookie_of(socket: RawFd) -> Option<u64> {
         libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_COOKIE, value, &raw mut length)
     };
     (failed == 0).then_some(cookie)
+}
+
+/// The kernel's number of the network namespace of a socket, the same in every process.
+#[must_use]
+pub fn namespace_of(socket: RawFd) -> Option<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut halves = [0u32; 2];
+    option(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE, &mut halves).ok()?;
+    let [first, second] = halves.map(u32::to_ne_bytes);
+    Some(u64::from_ne_bytes([first, second].concat().try_into().ok()?))
+}
+
+/// The state of a connection, as `TCP_INFO` tells it; `None` for other sockets.
+#[must_use]
+pub fn tcp_state(socket: RawFd) -> Option<u8> {
+    let mut first = [0u32];
+    option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut first).ok()?;
+    first[0].to_ne_bytes().first().copied()
+}
+
+/// The port of our end of a socket of IPv4 or IPv6.
+#[must_use]
+pub fn local_port(socket: RawFd) -> Option<u16> {
+    let mut words = [0u32; 32];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: as many bytes as the array has.
+    let failed = unsafe { libc::getsockname(socket, words.as_mut_ptr().cast(), &raw mut length) };
+    let [first, second, third, fourth] = words[0].to_ne_bytes();
+    let family = libc::c_int::from(u16::from_ne_bytes([first, second]));
+    let is_ip = failed == 0 && matches!(family, libc::AF_INET | libc::AF_INET6);
+    // Both kinds of address have it in the same place.
+    is_ip.then(|| u16::from_be_bytes([third, fourth]))
+}
+
+/// Whether a server has still to read something.
+#[must_use]
+pub fn is_unread(socket: BorrowedFd<'_>) -> bool {
+    let events = libc::POLLIN | libc::POLLRDHUP;
+    let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+    // SAFETY: one valid descriptor.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    let is_over = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+    ready > 0 && poll.revents & libc::POLLIN != 0 && poll.revents & is_over == 0
+}
+
+/// Whether the kernel thinks that another number of bytes has been read of a connection than has come
+/// of it, where nothing is left to be read.
+#[must_use]
+pub fn is_out_of_step(socket: BorrowedFd<'_>) -> bool {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: a valid descriptor and a number.
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::FIONREAD, &raw mut queued) };
+    failed == 0 && queued != 0
+}
+
+/// Tells whoever reads a connection that nothing comes any more. What it sends still goes.
+pub fn say_no_more(socket: BorrowedFd<'_>) {
+    // SAFETY: a valid descriptor.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
+}
+
+/// Whether both ends of a connection may still send.
+#[must_use]
+pub fn is_open(socket: BorrowedFd<'_>) -> bool {
+    const ESTABLISHED: u8 = 1;
+    tcp_state(socket.as_raw_fd()) == Some(ESTABLISHED)
 }
 
 fn descriptor(fd: libc::c_long) -> io::Result<OwnedFd> {

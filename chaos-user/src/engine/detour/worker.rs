@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -31,6 +31,25 @@ pub trait Source: Send {
 
     /// What the kernel's word about a request means.
     fn begins(&self, word: u64) -> Begins;
+
+    /// Ready to be read when there are requests; `None`: there never are.
+    fn requests(&self) -> Option<RawFd>;
+
+    /// The next bytes of requests, and their connection.
+    fn next_requests(&mut self) -> Option<(u64, Arrival)>;
+
+    /// Puts bytes where the server of a connection of requests reads first, all of them.
+    ///
+    /// # Errors
+    /// Some of them are lost.
+    fn put(&mut self, connection: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Gives a connection of requests back, of which so many bytes have come. False: more of them are
+    /// on their way.
+    fn leave(&mut self, connection: u64, taken: u64) -> bool;
+
+    /// Cuts a connection of requests.
+    fn cut(&mut self, connection: u64);
 }
 
 /// How the detour is doing.
@@ -69,6 +88,9 @@ impl Detour {
         let poll = Poll::new()?;
         let wake = Wake::new(&poll, WAKE)?;
         poll.watch(input.as_raw_fd(), INPUT, libc::EPOLLIN)?;
+        if let Some(requests) = source.requests() {
+            poll.watch(requests, ASKED, libc::EPOLLIN)?;
+        }
         let (sender, receiver) = channel();
         let worker = Worker {
             receiver,
@@ -127,6 +149,15 @@ impl Drop for Detour {
 
 const WAKE: u64 = u64::MAX - 1;
 const INPUT: u64 = u64::MAX - 2;
+const ASKED: u64 = u64::MAX - 3;
+/// Set in the number of a line of requests; the kernel counts sockets from 1 on.
+const REQUESTS: u64 = 1 << 62;
+
+/// The connection of a line of requests.
+fn of_requests(line: u64) -> Option<u64> {
+    (line & REQUESTS != 0).then_some(line & !REQUESTS)
+}
+
 /// Bytes that are taken in at a time.
 const AT_A_TIME: usize = 256 << 10;
 
@@ -155,6 +186,7 @@ impl Worker {
                         }
                     }
                     INPUT => self.read(&mut buffer),
+                    ASKED => self.read_requests(),
                     id => {
                         self.sockets.stop_waiting(id);
                         self.desk.writable(id, monotonic_ns(), &mut self.sockets);
@@ -171,6 +203,7 @@ impl Worker {
         let until = monotonic_ns() + PATIENCE_NS;
         // What has been handed over is ours.
         self.read(buffer);
+        self.read_requests();
         self.desk.let_go(monotonic_ns(), &mut self.sockets);
         if let Some(input) = self.input.take() {
             self.sockets.poll.leave(input.as_raw_fd());
@@ -229,6 +262,13 @@ impl Worker {
         }
     }
 
+    fn read_requests(&mut self) {
+        while let Some((connection, arrival)) = self.sockets.source.next_requests() {
+            let id = connection | REQUESTS;
+            self.desk.take(id, arrival, monotonic_ns(), &mut self.sockets);
+        }
+    }
+
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
         let now = monotonic_ns();
         while let Some(run) = self.frames.next(&mut bytes)? {
@@ -272,6 +312,9 @@ impl Sockets {
 
 impl Exits for Sockets {
     fn open(&mut self, connection: u64, pid: u32) -> bool {
+        if of_requests(connection).is_some() {
+            return true;
+        }
         match self.source.exit(connection, pid) {
             Ok(fd) => {
                 self.open.insert(connection, fd);
@@ -284,7 +327,19 @@ impl Exits for Sockets {
         }
     }
 
+    fn leave(&mut self, connection: u64, taken: u64) -> bool {
+        of_requests(connection).is_none_or(|one| self.source.leave(one, taken))
+    }
+
     fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent {
+        if let Some(connection) = of_requests(connection) {
+            let put = self.source.put(connection, bytes);
+            if let Err(error) = &put {
+                tracing::warn!(connection, %error, "a request does not reach its server");
+                self.source.cut(connection);
+            }
+            return put.map_or(Sent::Gone, |()| Sent::Some(bytes.len()));
+        }
         let Some(fd) = self.open.get(&connection).map(AsRawFd::as_raw_fd) else {
             return Sent::Gone;
         };
@@ -316,7 +371,9 @@ impl Exits for Sockets {
     }
 
     fn reset(&mut self, connection: u64) {
-        if let Some(fd) = self.close(connection) {
+        if let Some(connection) = of_requests(connection) {
+            self.source.cut(connection);
+        } else if let Some(fd) = self.close(connection) {
             hold::reset(fd.as_fd());
         }
     }

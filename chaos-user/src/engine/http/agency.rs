@@ -16,13 +16,15 @@ use procfs::process::Process;
 
 use super::object::Object;
 use super::rescue::Rescue;
-use crate::engine::detour::desk::{Begins, Limits};
+use super::turns::Turns;
+use crate::engine::detour::desk::{Arrival, Begins, Limits};
 use crate::engine::detour::hold;
 use crate::engine::detour::worker::{Detour, Report, Source};
 use crate::engine::error::EngineError;
 use crate::engine::message::{Armed, Asked, Verb};
 use crate::engine::object::Pod;
 use crate::plan::exchange::{Exchange, Matcher, Message};
+use crate::plan::reach;
 
 /// The first namespace of processes (`PROC_PID_INIT_INO`): its numbers are those that BPF programs
 /// see.
@@ -54,7 +56,9 @@ impl Agency {
         let rescue = Rescue::start(object.detoured()?).map_err(failed)?;
         object.set_detour(&input, &far_end)?;
         let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let turns = Turns::new(object.taken()?, object.returns()?).map_err(failed)?;
         let homes = Homes {
+            turns,
             homes: object.homes()?,
             found: BTreeMap::new(),
             knows_pids: pids.as_os_str() == FIRST_PIDS,
@@ -72,7 +76,10 @@ impl Agency {
             if let Some(place) = all.get_mut(index as usize) {
                 *place = Armed::of(exchange);
                 // The kernel has seen to both: packets are late, connections are cut.
-                if let Some(edit) = &mut place.edit {
+                // Of a request that is here anyway the delay is ours.
+                if let Some(edit) = &mut place.edit
+                    && !reach::is_asking(exchange)
+                {
                     let edit = Arc::make_mut(edit);
                     (edit.delay, edit.abort) = (None, false);
                 }
@@ -121,7 +128,10 @@ fn allowed() -> Result<(), EngineError> {
 }
 
 /// A connection to ourselves: socket maps hand bytes over to sockets of TCP.
-fn pair() -> io::Result<(TcpStream, TcpStream)> {
+///
+/// # Errors
+/// What the kernel says.
+pub fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let far_end = TcpStream::connect(listener.local_addr()?)?;
     loop {
@@ -136,6 +146,7 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
 /// Which bytes of which connections have gone on, as the kernel reads it.
 struct Homes {
     homes: SkStorage<MapData, Pod<Home>>,
+    turns: Turns,
     /// Processes, and their own numbers of their connections, where they were found last.
     found: BTreeMap<u64, (u32, RawFd)>,
     /// The numbers of processes that the kernel tells are ours.
@@ -177,5 +188,27 @@ impl Source for Homes {
         let one = |k: u32| word >> (entry::FIRST + entry::BITS * k) & entry::MASK;
         let meant = (0..HTTP_CANDIDATES).map(one).filter_map(|one| one.checked_sub(1));
         Begins::Response(Asked { verb, meant: meant.map(|index| index as usize).collect() })
+    }
+    fn requests(&self) -> Option<RawFd> {
+        Some(self.turns.fd())
+    }
+
+    fn next_requests(&mut self) -> Option<(u64, Arrival)> {
+        self.turns.next()
+    }
+
+    fn put(&mut self, connection: u64, bytes: &[u8]) -> io::Result<()> {
+        self.turns.put(connection, bytes)
+    }
+
+    fn leave(&mut self, connection: u64, taken: u64) -> bool {
+        self.turns.leave(connection, taken).unwrap_or_else(|error| {
+            tracing::error!(connection, %error, "a connection is not given back");
+            false
+        })
+    }
+
+    fn cut(&mut self, connection: u64) {
+        Turns::cut(connection);
     }
 }

@@ -4,14 +4,19 @@
 //! connections leave the socket map with the object, and are plain again.
 
 mod agency;
+mod leave;
 mod object;
+mod readers;
 mod rescue;
 mod trial;
+mod turns;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use chaos_abi::detour::AskedPort;
 use chaos_abi::http::{HttpCounters, HttpSlot, slot_flag};
 use chaos_abi::limit;
 
@@ -20,11 +25,12 @@ use self::object::Object;
 pub use self::rescue::{Maps, watch};
 use super::bpf::Kind;
 use super::cgroup::{cgroup_mount, no_cgroup};
+use super::detour::hold;
 use super::device::{Attached, Open};
 use super::error::EngineError;
 use super::journal;
 use crate::plan::Device;
-use crate::plan::exchange::{Exchange, Sockets};
+use crate::plan::exchange::{Exchange, Message, Sockets};
 use crate::plan::reach;
 
 /// How long a response whose old body is still being sent is waited for, before its connection
@@ -58,6 +64,8 @@ struct Begun {
     exchange: Exchange,
     /// What the agency had counted at this index when it began.
     before: HttpCounters,
+    /// The port whose requests it edits.
+    asks: Option<AskedPort>,
 }
 
 /// The exchanges of this host.
@@ -117,7 +125,7 @@ impl Exchanges {
             self.object = Some(object);
         }
         let before = self.agency.as_ref().map(|agency| agency.counters(index)).unwrap_or_default();
-        let begun = Begun { index, exchange: exchange.clone(), before };
+        let begun = Begun { index, exchange: exchange.clone(), before, asks: None };
         self.begun.insert(exchange.id.clone(), begun);
         let result = self.install(exchange, index, deadline_ns, &devices);
         if result.is_err()
@@ -136,6 +144,13 @@ impl Exchanges {
         devices: &[Device],
     ) -> Result<(), EngineError> {
         self.man(exchange)?;
+        if reach::is_asking(exchange) {
+            let port = readers::port(exchange)?;
+            self.loaded()?.ask(port)?;
+            if let Some(begun) = self.begun.get_mut(&exchange.id) {
+                begun.asks = Some(port);
+            }
+        }
         let wire = wire::wire(exchange, deadline_ns);
         self.loaded()?.set_rule(index, *wire.rule, &wire.tail)?;
         for device in devices {
@@ -157,7 +172,9 @@ impl Exchanges {
     /// Has an agency for exchanges that need one, or that may meet on one response.
     fn man(&mut self, exchange: &Exchange) -> Result<(), EngineError> {
         let edits = |one: &Exchange| !one.dry_run && !one.edit.abort && one.edit.rewrites();
-        let is_needed = !exchange.dry_run && reach::is_detour(&exchange.edit);
+        let is_response = exchange.message == Message::Response;
+        let is_needed = reach::is_asking(exchange)
+            || is_response && !exchange.dry_run && reach::is_detour(&exchange.edit);
         let may_meet = self.begun.values().filter(|one| edits(&one.exchange)).count() > 1;
         // A response that has no body may become one that has.
         let may_turn = edits(exchange) && exchange.edit.replace.code.is_some();
@@ -239,13 +256,18 @@ impl Exchanges {
     /// # Errors
     /// The first failure, after all has been tried.
     pub fn end(&mut self, id: &str) -> Result<(), EngineError> {
-        let Some(Begun { index, .. }) = self.begun.remove(id) else { return Ok(()) };
+        let Some(Begun { index, asks, .. }) = self.begun.remove(id) else { return Ok(()) };
         let mut first = None;
         let mut tried = |result: Result<(), EngineError>| match result {
             Ok(()) | Err(EngineError::Gone { .. }) => {}
             Err(error) => drop(first.get_or_insert(error)),
         };
         tried(self.loaded().and_then(|object| object.clear_rule(index)));
+        if let Some(port) = asks
+            && !self.begun.values().any(|other| other.asks == asks)
+        {
+            tried(self.loaded().and_then(|object| object.ask_no_more(port)));
+        }
         let devices: Vec<Device> = self.hooks.keys().cloned().collect();
         for device in devices {
             let Some(hook) = self.hooks.get_mut(&device) else { continue };
@@ -281,6 +303,27 @@ impl Exchanges {
         };
         while is_busy() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
+        }
+        self.part();
+    }
+
+    /// Lets diverted connections go.
+    fn part(&self) {
+        let Some(streams) = self.object.as_ref().and_then(|object| object.streams().ok()) else {
+            return;
+        };
+        if streams.is_empty() {
+            return;
+        }
+        let mut sockets = Vec::new();
+        hold::each(|socket| {
+            if hold::cookie_of(socket.as_raw_fd()).is_some_and(|one| streams.contains_key(&one)) {
+                sockets.push(socket);
+            }
+        });
+        let cut = leave::all(&sockets, Instant::now() + PATIENCE);
+        if cut > 0 {
+            tracing::warn!(cut, "connections whose requests were edited did not end in time");
         }
     }
 

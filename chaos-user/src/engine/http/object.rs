@@ -1,22 +1,26 @@
 //! The loaded BPF object of HTTP faults.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use aya::maps::{
-    Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, SkStorage, SockHash,
+    Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf,
+    SkStorage, SockHash,
 };
-use aya::programs::{Program, SchedClassifier, SkMsg};
+use aya::programs::{CgroupAttachMode, Program, SchedClassifier, SkMsg, SkSkb, SockOps};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use chaos_abi::Shared;
-use chaos_abi::detour::Home;
+use chaos_abi::detour::{AskedPort, Home, Reader, Stream};
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::HTTP_TAIL;
 
+use super::readers;
 use super::rescue::Maps;
 use crate::engine::bpf::{self, Kind};
+use crate::engine::btf;
 use crate::engine::error::EngineError;
 use crate::engine::object::Pod;
 
@@ -28,11 +32,18 @@ const HOLD: (&str, &str) = ("http_hold", "TO_HTTP_HOLD");
 /// What the response side is called.
 const RESPONSE: &str = "http_response";
 
+/// Programs for requests that are edited.
+const ACCEPT: &str = "http_accept";
+const RECEIVED: &str = "http_received";
+const BACK: &str = "http_back";
+
 /// The loaded object. Its sockets leave the socket map when it is dropped.
 pub struct Object {
     ebpf: Ebpf,
     request: OwnedFd,
     hold: OwnedFd,
+    /// Connections to ports whose requests are edited are diverted.
+    is_accepting: bool,
 }
 
 fn missing(what: &str) -> EngineError {
@@ -64,7 +75,7 @@ impl Object {
         let Program::SkMsg(program) = program else { return Err(missing(RESPONSE)) };
         SkMsg::load(program).map_err(too_old)?;
         program.attach(&sockets).map_err(too_old)?;
-        Ok(Self { ebpf, request, hold })
+        Ok(Self { ebpf, request, hold, is_accepting: false })
     }
 
     /// Says where bytes are handed over to. What is sent on `own` tells the programs who we are;
@@ -99,12 +110,119 @@ impl Object {
     pub fn detoured(&self) -> Result<Maps, EngineError> {
         let id = |name: &'static str| {
             let map = match self.ebpf.map(name) {
-                Some(Map::SockHash(map) | Map::SkStorage(map)) => map,
+                Some(Map::SockHash(map) | Map::SkStorage(map) | Map::HashMap(map)) => map,
                 _ => return Err(missing(name)),
             };
             map.info().map(|info| info.id()).map_err(map_error(name))
         };
-        Ok(Maps { sockets: id("SOCKETS")?, handed: id("HANDED")?, homes: id("HOMES")? })
+        Ok(Maps {
+            sockets: id("SOCKETS")?,
+            handed: id("HANDED")?,
+            homes: id("HOMES")?,
+            streams: id("STREAMS")?,
+            diverted: id("DIVERTED")?,
+        })
+    }
+
+    /// Loads what lets the agent have requests; where their bytes come out. Once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn taken(&mut self) -> Result<RingBuf<MapData>, EngineError> {
+        const TAKEN: &str = "TAKEN_BYTES";
+        const DIVERTED: &str = "DIVERTED";
+        let map = self.ebpf.map(DIVERTED).ok_or_else(|| missing(DIVERTED))?;
+        let map: SockHash<&MapData, u64> = SockHash::try_from(map).map_err(map_error(DIVERTED))?;
+        let diverted = map.fd().try_clone().map_err(too_old)?;
+        let program = self.ebpf.program_mut(RECEIVED).ok_or_else(|| missing(RECEIVED))?;
+        let Program::SkSkb(program) = program else { return Err(missing(RECEIVED)) };
+        SkSkb::load(program).map_err(too_old)?;
+        program.attach(&diverted).map_err(too_old)?;
+        let taken = self.ebpf.take_map(TAKEN).ok_or_else(|| missing(TAKEN))?;
+        RingBuf::try_from(taken).map_err(map_error(TAKEN))
+    }
+
+    /// Loads what lets the agent put requests back; where programs look for whom it does so through.
+    /// Once.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn returns(&mut self) -> Result<SockHash<MapData, u32>, EngineError> {
+        const RETURNS: &str = "RETURNS";
+        let map = self.ebpf.take_map(RETURNS).ok_or_else(|| missing(RETURNS))?;
+        let map: SockHash<MapData, u32> = SockHash::try_from(map).map_err(map_error(RETURNS))?;
+        let returns = map.fd().try_clone().map_err(too_old)?;
+        let program = self.ebpf.program_mut(BACK).ok_or_else(|| missing(BACK))?;
+        let Program::SkMsg(program) = program else { return Err(missing(BACK)) };
+        SkMsg::load(program).map_err(too_old)?;
+        program.attach(&returns).map_err(too_old)?;
+        Ok(map)
+    }
+
+    /// Connections that are diverted, by their numbers, and whether the agent has a request of theirs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn streams(&self) -> Result<BTreeMap<u64, bool>, EngineError> {
+        const STREAMS: &str = "STREAMS";
+        let map = self.ebpf.map(STREAMS).ok_or_else(|| missing(STREAMS))?;
+        let map: HashMap<&MapData, u64, Pod<Stream>> =
+            HashMap::try_from(map).map_err(map_error(STREAMS))?;
+        Ok(map.iter().flatten().map(|(number, Pod(stream))| (number, stream.away != 0)).collect())
+    }
+
+    /// Diverts connections to a port, those that are open now among them.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] where the kernel does not tell what is needed, else what it says.
+    pub fn ask(&mut self, port: AskedPort) -> Result<(), EngineError> {
+        if !self.is_accepting {
+            let at =
+                btf::offset("tcp_sock", "copied_seq").map_err(|e| EngineError::Unsupported {
+                    mechanism: "editing HTTP requests",
+                    reason: format!("this kernel does not tell its types: {e}"),
+                    way_out: "use a kernel with CONFIG_DEBUG_INFO_BTF on the nodes of the targets",
+                })?;
+            self.set("COPIED_AT", 0, at)?;
+            let cgroup = readers::root_cgroup()?;
+            let program = self.ebpf.program_mut(ACCEPT).ok_or_else(|| missing(ACCEPT))?;
+            let Program::SockOps(program) = program else { return Err(missing(ACCEPT)) };
+            SockOps::load(program).map_err(too_old)?;
+            program.attach(cgroup, CgroupAttachMode::Single).map_err(too_old)?;
+            self.is_accepting = true;
+        }
+        self.ports()?.insert(Pod(port), 1, 0).map_err(map_error("ASKED_PORTS"))?;
+        let mut maps = self.ebpf.maps_mut();
+        let (mut sockets, mut states) = (None, None);
+        for (name, map) in &mut maps {
+            match name {
+                "READERS" => sockets = Some(map),
+                "READER" => states = Some(map),
+                _ => {}
+            }
+        }
+        let sockets = sockets.ok_or_else(|| missing("READERS"))?;
+        let states = states.ok_or_else(|| missing("READER"))?;
+        let mut sockets: SockHash<&mut MapData, u64> =
+            SockHash::try_from(sockets).map_err(map_error("READERS"))?;
+        let mut states: SkStorage<&mut MapData, Pod<Reader>> =
+            SkStorage::try_from(states).map_err(map_error("READER"))?;
+        readers::join(port, &mut sockets, &mut states);
+        Ok(())
+    }
+
+    /// No new connection to a port is diverted any more.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn ask_no_more(&mut self, port: AskedPort) -> Result<(), EngineError> {
+        self.ports()?.remove(&Pod(port)).map_err(map_error("ASKED_PORTS"))
+    }
+
+    fn ports(&mut self) -> Result<HashMap<&mut MapData, Pod<AskedPort>, u32>, EngineError> {
+        const PORTS: &str = "ASKED_PORTS";
+        let map = self.ebpf.map_mut(PORTS).ok_or_else(|| missing(PORTS))?;
+        HashMap::try_from(map).map_err(map_error(PORTS))
     }
 
     /// How far connections have been brought, to be written. Once.

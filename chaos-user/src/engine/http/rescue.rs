@@ -4,7 +4,7 @@
 //! It holds the maps that tell how much was handed over and how much has gone on, and needs to know
 //! nothing else: where the two differ, bytes are lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -12,9 +12,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, MapError, SkStorage, SockHash};
-use chaos_abi::detour::{Handed, Home};
+use aya::maps::{HashMap, Map, MapData, MapError, SkStorage, SockHash};
+use chaos_abi::detour::{Handed, Home, Stream};
 
+use super::leave;
 use crate::engine::apart;
 use crate::engine::detour::hold;
 use crate::engine::error::EngineError;
@@ -24,6 +25,9 @@ use crate::engine::object::Pod;
 const START: Duration = Duration::from_secs(20);
 /// How long it may take to end when there is nothing to do.
 const END: Duration = Duration::from_secs(5);
+
+/// How long servers have to read what was put back for them.
+const READ: Duration = Duration::from_secs(2);
 
 /// Begins the words of one that cannot do its work.
 const FAILED: char = '!';
@@ -37,6 +41,11 @@ pub struct Maps {
     pub handed: u32,
     /// How much has gone on.
     pub homes: u32,
+    /// How far requests of connections were taken, by their cookies.
+    pub streams: u32,
+    /// The connections that those are of: they read what was put back for them as long as the map is
+    /// there.
+    pub diverted: u32,
 }
 
 /// The engine's end of the process.
@@ -53,11 +62,11 @@ impl Rescue {
     /// When it cannot be started: nothing may be handed over then.
     pub fn start(maps: Maps) -> io::Result<Self> {
         let (ours, its) = UnixStream::pair()?;
-        let Maps { sockets, handed, homes } = maps;
+        let Maps { sockets, handed, homes, streams, diverted } = maps;
         let child = Command::new("/proc/self/exe")
             .arg0("kfault")
             .arg("rescue")
-            .args([sockets, handed, homes].map(|id| id.to_string()))
+            .args([sockets, handed, homes, streams, diverted].map(|id| id.to_string()))
             .stdin(OwnedFd::from(its))
             // Whoever reads the engine's output must not have to wait for its end.
             .stdout(Stdio::null())
@@ -103,6 +112,8 @@ struct Held {
     sockets: SockHash<MapData, u64>,
     handed: SkStorage<MapData, Pod<Handed>>,
     homes: SkStorage<MapData, Pod<Home>>,
+    streams: HashMap<MapData, u64, Pod<Stream>>,
+    _diverted: SockHash<MapData, u64>,
 }
 
 impl Held {
@@ -112,6 +123,8 @@ impl Held {
             sockets: SockHash::try_from(of(maps.sockets)?)?,
             handed: SkStorage::try_from(of(maps.handed)?)?,
             homes: SkStorage::try_from(of(maps.homes)?)?,
+            streams: HashMap::try_from(of(maps.streams)?)?,
+            _diverted: SockHash::try_from(of(maps.diverted)?)?,
         })
     }
 }
@@ -138,10 +151,20 @@ pub fn watch(maps: Maps) -> Result<usize, EngineError> {
         return Ok(0);
     }
     let known: BTreeSet<u64> = held.sockets.keys().flatten().collect();
-    let mut count = 0;
+    let all = held.streams.iter().flatten();
+    let streams: BTreeMap<u64, bool> = all.map(|(one, Pod(it))| (one, it.away != 0)).collect();
+    let (mut count, mut diverted) = (0, Vec::new());
     hold::each(|socket| {
         let fd = socket.as_raw_fd();
-        if hold::cookie_of(fd).is_some_and(|cookie| known.contains(&cookie)) {
+        let Some(cookie) = hold::cookie_of(fd) else { return };
+        if let Some(is_away) = streams.get(&cookie) {
+            if *is_away {
+                hold::reset(socket.as_fd());
+                count += 1;
+            } else {
+                diverted.push(socket);
+            }
+        } else if known.contains(&cookie) {
             let given = held.handed.get(&fd, 0).map_or(0, |Pod(handed)| handed.bytes);
             let gone = held.homes.get(&fd, 0).map_or(0, |Pod(home)| home.taken);
             if given != gone {
@@ -150,5 +173,6 @@ pub fn watch(maps: Maps) -> Result<usize, EngineError> {
             }
         }
     });
-    Ok(count)
+    // The others come to their end, and servers read what was put back for them, before the map goes.
+    Ok(count + leave::all(&diverted, Instant::now() + READ))
 }

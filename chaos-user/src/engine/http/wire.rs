@@ -49,14 +49,18 @@ pub fn wire(exchange: &Exchange, deadline_ns: u64) -> Wire {
     if edit.abort {
         let is_asked = exchange.message == Message::Request;
         rule.flags |= if is_asked { rule_flag::CUT } else { rule_flag::ABORT };
+    } else if reach::is_asking(exchange) {
+        rule.flags |= rule_flag::ASKS;
     } else {
         let delay = edit.delay.unwrap_or_default();
         rule.delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        if edit.rewrites() {
+        if edit.rewrites() && exchange.message == Message::Response {
             rule.flags |= rule_flag::EDIT;
         }
     }
-    if reach::is_detour(edit) {
+    if exchange.message == Message::Request {
+        // Nothing becomes of its response but that it is late.
+    } else if reach::is_detour(edit) {
         rule.flags |= rule_flag::DETOUR;
         if edit.patch.body.is_some() {
             rule.flags |= rule_flag::MERGE;

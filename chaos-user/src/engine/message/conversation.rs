@@ -98,7 +98,8 @@ impl Conversation {
             if asked.len() >= bounds.requests {
                 return Verdict::odd(Odd::LostTrack);
             }
-            let verdict = request_verdict(armed, head, out);
+            let all: Vec<usize> = (0..armed.len()).collect();
+            let verdict = request_verdict(armed, &all, head, out);
             if verdict.framing.is_ok() {
                 let edits: Vec<&Edit> = verdict.edits.iter().map(|edit| &**edit).collect();
                 let sent = rewrite(head, &edits, Frame::Same);
@@ -137,10 +138,16 @@ pub fn is_interim(head: &Head) -> bool {
     head.code().is_some_and(|code| (100..200).contains(&code) && code != 101)
 }
 
-/// What becomes of a request.
-pub fn request_verdict(armed: &[Armed], head: &Head, out: &mut Vec<Step>) -> Verdict {
+/// What becomes of a request, which those of `may` alone may mean.
+pub fn request_verdict(
+    armed: &[Armed],
+    may: &[usize],
+    head: &Head,
+    out: &mut Vec<Step>,
+) -> Verdict {
     let framing = framing::of_request(head);
-    let meant = if framing.is_ok() { meant(armed, Message::Request, head) } else { Vec::new() };
+    let mut meant = if framing.is_ok() { meant(armed, Message::Request, head) } else { Vec::new() };
+    meant.retain(|i| may.contains(i));
     Verdict { framing, verb: Verb::Other, edits: edits(armed, &meant, out) }
 }
 

@@ -123,6 +123,13 @@ impl Lane {
         self.rest() == Rest::Between
     }
 
+    /// True when what follows may as well pass elsewhere, as far as the end of the message: nothing is
+    /// kept, and nothing of it is changed any more.
+    #[must_use]
+    pub fn can_be_left(&self) -> bool {
+        matches!(self.work, Work::Pass) && self.reader.kept() == 0 && self.leaving.is_none()
+    }
+
     /// True when bytes pass without a look at them.
     #[must_use]
     pub fn is_opaque(&self) -> bool {
