@@ -9,6 +9,7 @@ mod foreign;
 mod pieces;
 mod random;
 mod servers;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -47,6 +48,7 @@ pub fn tests() -> Vec<Test> {
     all.extend(detour::tests());
     all.extend(pieces::tests());
     all.extend(chunks::tests());
+    all.extend(uploads::tests());
     all.extend(servers::tests());
     all.extend(foreign::tests());
     all.extend(clients::tests());

@@ -6,7 +6,8 @@
 //!   belongs to which request, and what becomes of it.
 //! - [`hold`]: where packets leave: when those of a delayed response may.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
-//! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks.
+//! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks. [`upload`]: the
+//!   same for the chunks of a request.
 //! - [`choice`]: which exchanges mean a response. [`away`]: responses that the agent edits.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
@@ -40,6 +41,8 @@ mod request;
 mod response;
 #[cfg(target_arch = "bpf")]
 mod segment;
+#[cfg(target_arch = "bpf")]
+mod upload;
 #[cfg(target_arch = "bpf")]
 mod wild;
 

@@ -20,6 +20,7 @@ use crate::maps::{
 };
 use crate::meant;
 use crate::segment::{self, Segment};
+use crate::{chunk, upload};
 
 /// `TCP_ESTABLISHED`, `TCP_LISTEN`.
 const ESTABLISHED: u32 = 1;
@@ -221,9 +222,23 @@ fn arrive(
             return None;
         }
         c.request_left = 0;
+        c.request_chunk = chunk::NONE;
         c.part = 0;
     }
-    if c.request_left != 0 {
+    asked.payload = segment.payload;
+    asked.size = segment.len;
+    if c.request_chunk != chunk::NONE {
+        upload::read(skb, asked, c, skip);
+        if c.request_chunk == chunk::BAD {
+            c.request_left = UNKNOWN;
+            return None;
+        }
+        skip = asked.at;
+        len = segment.len.wrapping_sub(skip);
+        if len == 0 || skip > segment.len {
+            return None;
+        }
+    } else if c.request_left != 0 {
         let body = if c.request_left < len as u64 { c.request_left as u32 } else { len };
         c.request_left -= body as u64;
         skip += body;
@@ -259,7 +274,9 @@ fn arrive(
     asked.is_meant = 0;
     asked.is_bad = 0;
     asked.unfinished = NONE;
-    let mut reading = Reading { asked, slot, connection: c };
+    asked.origin = skip.wrapping_sub(before as u32);
+    asked.is_through = 0;
+    let mut reading = Reading { asked, slot, connection: c, skb };
     // SAFETY: the callback has the signature that the helper calls.
     unsafe {
         bpf_loop(HTTP_PIPELINE, one_request as *mut c_void, (&raw mut reading).cast(), 0);
@@ -281,7 +298,9 @@ fn arrive(
         }
     }
     let beyond = (len - now as u32) as u64;
-    if beyond != 0 {
+    if asked.is_through != 0 {
+        // What is beyond has been looked at.
+    } else if beyond != 0 {
         if c.request_left == UNKNOWN || c.request_left < beyond {
             if c.request_left != UNKNOWN {
                 // A head begins there, or goes on, where nobody looks.
@@ -392,6 +411,7 @@ pub struct Reading {
     /// The exchanges of this device.
     pub slot: *const HttpSlot,
     connection: *mut Connection,
+    skb: *mut __sk_buff,
 }
 
 unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
@@ -438,8 +458,25 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
     c.asked = c.asked.wrapping_add(1);
 
     if asked.ask.flags & flag::CHUNKED != 0 {
-        c.request_left = UNKNOWN;
-        return 1;
+        // SAFETY: the context that `arrive` gave.
+        let skb = unsafe { (*reading).skb };
+        upload::begin(c);
+        upload::read(skb, asked, c, asked.origin.wrapping_add(asked.ask.at));
+        if c.request_chunk == chunk::BAD {
+            c.request_left = UNKNOWN;
+            return 1;
+        }
+        asked.is_through = (asked.at >= asked.size) as u32;
+        asked.ask.at = asked.at.wrapping_sub(asked.origin);
+        if asked.is_through == 0 && asked.ask.at >= asked.ask.len {
+            // A head begins where nobody looks.
+            asked.is_through = 1;
+            c.request_left = UNKNOWN;
+            // SAFETY: a map value.
+            pass(unsafe { &*(*reading).slot }, &asked.mask, passed::LONG_HEAD);
+        }
+        // The verifier wants to see that it is one of two.
+        return if read(&asked.is_through) == 0 { 0 } else { 1 };
     }
     let here = (asked.ask.len - asked.ask.at) as u64;
     if asked.ask.length > here {

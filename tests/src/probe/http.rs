@@ -1,5 +1,7 @@
 //! HTTP: a small server that answers as a test asks it to, and a client that shows every byte.
 
+mod framing;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use self::framing::{content_length, end_of_head, end_of_request};
 use crate::cgroup::Cgroup;
 use crate::ns::Ns;
 
@@ -171,7 +174,7 @@ fn serve(
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let mut held = Vec::new();
+    let (mut held, mut is_asked) = (Vec::new(), false);
     let mut buffer = [0; 1 << 16];
     while !stop.load(Ordering::Relaxed) {
         let length = match stream.read(&mut buffer) {
@@ -186,6 +189,7 @@ fn serve(
         let (mut together, mut query) = (Vec::new(), String::new());
         while let Some(end) = end_of_request(&held) {
             let request: Vec<u8> = held.drain(..end).collect();
+            is_asked = false;
             let text = String::from_utf8_lossy(&request).into_owned();
             let mut words = text.split_whitespace();
             let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or("/"));
@@ -204,6 +208,12 @@ fn serve(
             }
         }
         cut(&mut stream, &together, &query)?;
+        if !is_asked
+            && end_of_head(&held).is_some_and(|end| header(&held[..end], "expect").is_some())
+        {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            is_asked = true;
+        }
     }
     Ok(())
 }
@@ -236,17 +246,6 @@ fn send(stream: &mut TcpStream, answer: &[u8], style: Style) -> io::Result<()> {
             answer.chunks(size).try_for_each(|piece| stream.write_all(piece))
         }
     }
-}
-
-/// Where the first request of these bytes ends, its body included.
-fn end_of_request(bytes: &[u8]) -> Option<usize> {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let all = end + content_length(&bytes[..end]).unwrap_or(0);
-    (all <= bytes.len()).then_some(all)
-}
-
-fn content_length(head: &[u8]) -> Option<usize> {
-    header(head, "content-length")?.parse().ok()
 }
 
 /// The value of a header of this head.
