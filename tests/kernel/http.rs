@@ -9,6 +9,7 @@ mod foreign;
 mod pieces;
 mod random;
 mod servers;
+mod targets;
 mod uploads;
 
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ pub fn tests() -> Vec<Test> {
     all.extend(detour::tests());
     all.extend(pieces::tests());
     all.extend(chunks::tests());
+    all.extend(targets::tests());
     all.extend(uploads::tests());
     all.extend(servers::tests());
     all.extend(foreign::tests());

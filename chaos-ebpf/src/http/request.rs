@@ -15,8 +15,8 @@ use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 use crate::ask::{self, flag};
 use crate::maps::{
-    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, NO_COOKIE, SOCKETS, alive,
-    below, connection, count, part,
+    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, NO_COOKIE, PHASE_OVER, SOCKETS,
+    alive, below, connection, count, part,
 };
 use crate::meant;
 use crate::segment::{self, Segment};
@@ -30,6 +30,8 @@ const MAKE: u64 = 1;
 
 /// Nobody knows how long the request's body is.
 const UNKNOWN: u64 = u64::MAX;
+/// A tunnel, as far as anybody knows. Smaller than [`UNKNOWN`], and no length.
+const TUNNEL: u64 = UNKNOWN - 1;
 const NONE: u32 = u32::MAX;
 
 const HEAD_METHOD: u64 = hash(b"HEAD");
@@ -199,6 +201,9 @@ fn arrive(
     c: &'static mut Connection,
     asked: &mut Asked,
 ) -> Option<()> {
+    if c.request_left == TUNNEL || c.id != 0 && c.phase == PHASE_OVER {
+        return None;
+    }
     let (mut skip, mut len) = (0, segment.len);
     let is_new = c.next == 0;
     let ahead = segment.sequence.wrapping_sub(c.next).cast_signed();
@@ -301,13 +306,11 @@ fn arrive(
     if asked.is_through != 0 {
         // What is beyond has been looked at.
     } else if beyond != 0 {
-        if c.request_left == UNKNOWN || c.request_left < beyond {
-            if c.request_left != UNKNOWN {
-                // A head begins there, or goes on, where nobody looks.
-                pass(slot, &asked.mask, passed::LONG_HEAD);
-            }
+        if c.request_left < beyond {
+            // A head begins there, or goes on, where nobody looks.
+            pass(slot, &asked.mask, passed::LONG_HEAD);
             c.request_left = UNKNOWN;
-        } else {
+        } else if c.request_left < TUNNEL {
             c.request_left -= beyond;
         }
     } else if asked.unfinished != NONE && asked.is_bad == 0 {
@@ -316,6 +319,10 @@ fn arrive(
     if asked.is_meant != 0 && c.id == 0 && !join(skb, segment, c, waits) {
         pass(slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });
         c.answered = c.asked;
+    }
+    if c.request_left == TUNNEL && c.id != 0 {
+        // The response side sees whether the server agrees.
+        c.request_left = UNKNOWN;
     }
     None
 }
@@ -457,6 +464,10 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
     unsafe { *(&raw mut c.requests).cast::<u64>().add(place) = asked.entry };
     c.asked = c.asked.wrapping_add(1);
 
+    if asked.entry & entry::CONNECT != 0 {
+        c.request_left = TUNNEL;
+        return 1;
+    }
     if asked.ask.flags & flag::CHUNKED != 0 {
         // SAFETY: the context that `arrive` gave.
         let skb = unsafe { (*reading).skb };

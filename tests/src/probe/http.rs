@@ -1,18 +1,18 @@
 //! HTTP: a small server that answers as a test asks it to, and a client that shows every byte.
 
+mod apart;
 mod framing;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+pub use self::apart::{Apart, serve_apart};
 use self::framing::{content_length, end_of_head, end_of_request};
-use crate::cgroup::Cgroup;
 use crate::ns::Ns;
 
 /// The port of [`Server`].
@@ -39,6 +39,11 @@ pub fn answer(method: &str, path: &str) -> Option<Vec<u8>> {
         [head.as_bytes(), body].concat()
     };
     let fixed = |text: &str| text.as_bytes().to_vec();
+    if method == "CONNECT" {
+        let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+        let is_refused = path.starts_with("refused");
+        return Some(fixed(if is_refused { refusal } else { AGREED }));
+    }
     let chunks = |body: &[u8]| {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kind: chunks\r\n\r\n";
         let body = if method == "HEAD" { &[] } else { body };
@@ -87,6 +92,9 @@ fn many() -> Vec<u8> {
     body.extend(b"0\r\n\r\n");
     body
 }
+
+/// The answer to a `CONNECT`, unless its host is `refused…`. What follows comes back as it is.
+const AGREED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// How a [`Server`] sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +203,10 @@ fn serve(
             let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or("/"));
             answered.fetch_add(1, Ordering::Relaxed);
             let Some(answer) = answer(method, path) else { continue };
+            if answer == AGREED.as_bytes() {
+                stream.write_all(&answer)?;
+                return echo(stream, stop);
+            }
             match style {
                 Style::Together => together.extend(answer),
                 Style::Cut => {
@@ -213,6 +225,20 @@ fn serve(
         {
             stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             is_asked = true;
+        }
+    }
+    Ok(())
+}
+
+/// Sends back what comes.
+fn echo(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
+    let mut buffer = [0; 1 << 16];
+    while !stop.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => stream.write_all(&buffer[..length])?,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(())
@@ -424,50 +450,6 @@ impl Client {
         ensure!(self.held.is_empty(), "{} bytes too many came: {left:?}", self.held.len());
         Ok(())
     }
-}
-
-/// A server that is a process of its own, in a cgroup. Ends when dropped.
-pub struct Apart(Child);
-
-impl Apart {
-    /// Starts it on every address of a namespace.
-    pub fn start(ns: &Ns, cgroup: &Cgroup, port: u16) -> Result<Self> {
-        let mut command: Command = ns.command("/proc/self/exe");
-        let mut child = command
-            .args(["as-http", &port.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start a server")?;
-        cgroup.take(child.id())?;
-        let stdin = child.stdin.as_mut().context("a server's stdin")?;
-        // A socket belongs to the cgroup that it is made in.
-        writeln!(stdin, "go").context("talk to a server")?;
-        let stdout = child.stdout.as_mut().context("a server's stdout")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).context("listen to a server")?;
-        ensure!(line.trim() == "ready", "the server said {line:?}");
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What that process does.
-pub fn serve_apart(port: &str) -> Result<()> {
-    let port: u16 = port.parse().context("a port")?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).context("wait for a word")?;
-    let listener = TcpListener::bind(("0.0.0.0", port)).context("listen")?;
-    let _server = Server::on(listener, Style::Whole)?;
-    println!("ready");
-    while io::stdin().read_line(&mut line).context("wait for the end")? > 0 {}
-    Ok(())
 }
 
 /// A request without a body.

@@ -291,7 +291,10 @@ impl Roll {
             headers.push(self.header("X-Ask", value.as_bytes()));
         }
         self.others(&mut headers);
-        Request { method, path, query, minor: 1, headers, body: Vec::new() }
+        // Whole addresses are what proxies are asked for, and allowed everywhere.
+        let sites = ["http://probe", "HTTP://[::1]:80", "a+b://c:d@e"];
+        let site = if self.one_in(6) { self.pick(&sites) } else { "" };
+        Request { method, site, path, query, minor: 1, headers, body: Vec::new() }
     }
 
     /// Gives a request a body, perhaps.
