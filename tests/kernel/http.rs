@@ -10,6 +10,8 @@ mod foreign;
 mod pieces;
 mod random;
 mod servers;
+mod targets;
+mod uploads;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -49,6 +51,8 @@ pub fn tests() -> Vec<Test> {
     all.extend(detour::tests());
     all.extend(pieces::tests());
     all.extend(chunks::tests());
+    all.extend(targets::tests());
+    all.extend(uploads::tests());
     all.extend(servers::tests());
     all.extend(foreign::tests());
     all.extend(clients::tests());

@@ -11,9 +11,17 @@ const METHOD: u32 = 0;
 const PATH: u32 = 1;
 const QUERY: u32 = 2;
 const VERSION: u32 = 3;
-const NAME: u32 = 4;
-const BEFORE_VALUE: u32 = 5;
-const VALUE: u32 = 6;
+/// In front of a path, or where there is none: a scheme, or an authority alone (RFC 9112, 3.2).
+const SCHEME: u32 = 4;
+/// Behind the colon of `://`.
+const COLON: u32 = 5;
+/// Behind its first slash.
+const SLASH: u32 = 6;
+/// Behind a scheme.
+const AUTHORITY: u32 = 7;
+const NAME: u32 = 8;
+const BEFORE_VALUE: u32 = 9;
+const VALUE: u32 = 10;
 
 /// Bits of [`Ask::flags`].
 pub mod flag {
@@ -48,7 +56,7 @@ pub struct Ask {
     pub flags: u32,
     /// Hash of the method.
     pub method: u64,
-    /// Hash of the path.
+    /// Hash of the path; of nothing where an authority alone is asked for.
     pub path: u64,
     /// Where the path begins.
     pub path_at: u32,
@@ -132,14 +140,15 @@ unsafe extern "C" fn one_byte(_: u64, context: *mut Context) -> i64 {
             }
         }
         PATH => {
-            if byte == b' ' || byte == b'?' {
+            let is_first = a.at - 1 == a.path_at;
+            if byte < b' ' || is_first && byte == b' ' {
+                return bad(a);
+            } else if is_first && byte != b'/' && byte != b'*' {
+                a.mode = SCHEME;
+                before_path(a, byte);
+            } else if byte == b' ' || byte == b'?' {
                 a.path_len = a.at - 1 - a.path_at;
                 a.mode = if byte == b' ' { VERSION } else { QUERY };
-                if a.path_len == 0 {
-                    return bad(a);
-                }
-            } else if byte <= b' ' || (a.path == EMPTY && byte != b'/' && byte != b'*') {
-                return bad(a);
             } else {
                 a.path = step(a.path, byte);
             }
@@ -150,6 +159,12 @@ unsafe extern "C" fn one_byte(_: u64, context: *mut Context) -> i64 {
             } else if byte < b' ' {
                 return bad(a);
             }
+        }
+        SCHEME..=AUTHORITY => {
+            if byte < b' ' {
+                return bad(a);
+            }
+            before_path(a, byte);
         }
         _ => {
             if byte == b'\n' {
@@ -170,6 +185,32 @@ unsafe extern "C" fn one_byte(_: u64, context: *mut Context) -> i64 {
         }
     }
     0
+}
+
+/// A byte of a target that does not begin with its path.
+#[inline(always)]
+fn before_path(a: &mut Ask, byte: u8) {
+    if a.mode == AUTHORITY && (byte == b'/' || byte == b'?' || byte == b' ') {
+        // Where there is none behind an authority, the last slash in front of it is the path.
+        a.path = step(EMPTY, b'/');
+        a.path_len = 1;
+    }
+    if byte == b'/' && (a.mode == SLASH || a.mode == AUTHORITY) {
+        a.path_at = a.at - 1;
+    }
+    a.mode = match byte {
+        b' ' => VERSION,
+        b'?' => QUERY,
+        b'/' if a.mode == AUTHORITY => PATH,
+        _ if a.mode == AUTHORITY => AUTHORITY,
+        b'/' if a.mode == SLASH => AUTHORITY,
+        b'/' if a.mode == COLON => SLASH,
+        // No scheme comes behind a slash.
+        b'/' => QUERY,
+        _ if a.mode == SLASH => QUERY,
+        b':' => COLON,
+        _ => SCHEME,
+    };
 }
 
 #[inline(always)]

@@ -13,15 +13,15 @@ pub const NONE: u32 = 0;
 /// No chunks, or none that can be followed.
 pub const BAD: u32 = 1;
 /// The first digit of a size.
-const FIRST: u32 = 2;
+pub const FIRST: u32 = 2;
 /// Other digits; `left` is what they say so far.
 const DIGITS: u32 = 3;
 /// An extension, or the line end, behind a size.
 const EXTENSION: u32 = 4;
 /// Data.
-const DATA: u32 = 5;
+pub const DATA: u32 = 5;
 /// The line end behind data.
-const DATA_END: u32 = 6;
+pub const DATA_END: u32 = 6;
 /// A line of the trailer, or the empty one, begins.
 const TRAILER: u32 = 7;
 /// In the middle of a line of the trailer.
@@ -91,7 +91,7 @@ unsafe extern "C" fn one_step(_: u64, context: *mut Context) -> i64 {
         return 1;
     };
     c.at += 1;
-    c.chunk = next(c, byte);
+    c.chunk = next(c.chunk, &mut c.left, byte);
     (c.chunk <= BAD) as i64
 }
 
@@ -112,12 +112,12 @@ fn byte(msg: *mut sk_msg_md, at: u32) -> Option<u8> {
     }
 }
 
-/// What comes behind this byte.
+/// What comes behind this byte; `left` is the size of the chunk, as far as it has been read.
 #[inline(always)]
-fn next(c: &mut Connection, byte: u8) -> u32 {
-    match c.chunk {
-        FIRST | DIGITS => size(c, byte),
-        EXTENSION if byte == b'\n' => behind_size(c),
+pub fn next(chunk: u32, left: &mut u64, byte: u8) -> u32 {
+    match chunk {
+        FIRST | DIGITS => size(chunk, left, byte),
+        EXTENSION if byte == b'\n' => behind_size(*left),
         EXTENSION => EXTENSION,
         DATA_END if byte == b'\n' => FIRST,
         DATA_END if byte == b'\r' => DATA_END,
@@ -130,20 +130,20 @@ fn next(c: &mut Connection, byte: u8) -> u32 {
 }
 
 #[inline(always)]
-fn size(c: &mut Connection, byte: u8) -> u32 {
+fn size(chunk: u32, left: &mut u64, byte: u8) -> u32 {
     let digit = match byte {
         b'0'..=b'9' => byte - b'0',
         b'a'..=b'f' | b'A'..=b'F' => (byte | 0x20) - b'a' + 10,
-        _ if c.chunk == FIRST => return BAD,
-        b'\n' => return behind_size(c),
+        _ if chunk == FIRST => return BAD,
+        b'\n' => return behind_size(*left),
         b'\r' | b' ' | b'\t' | b';' => return EXTENSION,
         _ => return BAD,
     };
-    c.left = c.left << 4 | digit as u64;
-    if c.left < SIZES { DIGITS } else { BAD }
+    *left = *left << 4 | digit as u64;
+    if *left < SIZES { DIGITS } else { BAD }
 }
 
 #[inline(always)]
-fn behind_size(c: &Connection) -> u32 {
-    if c.left == 0 { TRAILER } else { DATA }
+fn behind_size(left: u64) -> u32 {
+    if left == 0 { TRAILER } else { DATA }
 }

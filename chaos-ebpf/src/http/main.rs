@@ -1,12 +1,13 @@
 //! The BPF programs of HTTP faults, an object of its own.
 //!
 //! - [`request`]: where packets arrive for a server: which requests are meant. The socket of the
-//!   first one joins a socket map; others never do, and keep their speed.
+//!   first one joins a socket map ([`join`]); others never do, and keep their speed.
 //! - [`response`]: what the server sends on such a socket, before it is sent: which response
 //!   belongs to which request, and what becomes of it.
 //! - [`hold`]: where packets leave: when those of a delayed response may.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
-//! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks.
+//! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks. [`upload`]: the
+//!   same for the chunks of a request.
 //! - [`turn`]: requests that the agent edits.
 //! - [`choice`]: which exchanges mean a response. [`away`]: responses that the agent edits.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
@@ -32,6 +33,8 @@ mod chunk;
 #[cfg(target_arch = "bpf")]
 mod hold;
 #[cfg(target_arch = "bpf")]
+mod join;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod meant;
@@ -43,6 +46,8 @@ mod response;
 mod segment;
 #[cfg(target_arch = "bpf")]
 mod turn;
+#[cfg(target_arch = "bpf")]
+mod upload;
 #[cfg(target_arch = "bpf")]
 mod wild;
 

@@ -166,6 +166,16 @@ pub struct Asked {
     pub unfinished: u32,
     /// Which headers of one exchange have been found, one bit each.
     pub hits: u32,
+    /// Where the segment's payload begins in its packet.
+    pub payload: u32,
+    /// Bytes of it.
+    pub size: u32,
+    /// Where `bytes` would begin in it, had all of them come with it.
+    pub origin: u32,
+    /// How far it has been read for chunks.
+    pub at: u32,
+    /// 1: chunks were followed to its end.
+    pub is_through: u32,
 }
 
 /// Headers of a request that are remembered.
@@ -203,7 +213,8 @@ pub struct Part(pub [u8; HEAD]);
 pub struct Connection {
     /// Its number in [`SOCKETS`], the kernel's own of the socket; 0 = it has not joined. Written by the request side.
     pub id: u64,
-    /// Bytes of the request's body that are still to come; all ones: nobody knows.
+    /// Bytes of the request's body, or of one chunk of it, that are still to come; all ones: nobody
+    /// knows.
     pub request_left: u64,
     /// The sequence number that comes next.
     pub next: u32,
@@ -215,6 +226,8 @@ pub struct Connection {
     pub asked: u32,
     /// 1: more at a time than can be told apart, or no HTTP/1 any more. Everything passes.
     pub deaf: u32,
+    /// Where in a request's body of chunks: one of [`crate::chunk`]'s.
+    pub request_chunk: u32,
     /// A request was cut: whatever comes is cut too, until then.
     pub cut_until: u64,
     /// Bytes of the response's body, or of one chunk of it, that are still to come. Written by the

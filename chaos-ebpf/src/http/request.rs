@@ -2,13 +2,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{
-    __sk_buff, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple,
-};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_get_smp_processor_id, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_loop,
-    bpf_map_update_elem, bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
-    bpf_skb_ancestor_cgroup_id, bpf_tcp_sock,
+    bpf_loop, bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
+    bpf_skb_ancestor_cgroup_id,
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -17,12 +14,12 @@ use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 use crate::ask::{self, flag};
 use crate::maps::{
-    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, NO_COOKIE, SOCKETS, alive,
-    below, connection, count, part,
+    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, PHASE_OVER, alive, below,
+    connection, count, part,
 };
 use crate::meant;
 use crate::segment::{self, Segment};
-use crate::turn;
+use crate::{chunk, join, turn, upload};
 
 /// `TCP_ESTABLISHED`, `TCP_LISTEN`.
 pub const ESTABLISHED: u32 = 1;
@@ -32,6 +29,8 @@ const MAKE: u64 = 1;
 
 /// Nobody knows how long the request's body is.
 const UNKNOWN: u64 = u64::MAX;
+/// A tunnel, as far as anybody knows. Smaller than [`UNKNOWN`], and no length.
+const TUNNEL: u64 = UNKNOWN - 1;
 const NONE: u32 = u32::MAX;
 
 const HEAD_METHOD: u64 = hash(b"HEAD");
@@ -230,6 +229,9 @@ fn arrive(
     c: &'static mut Connection,
     asked: &mut Asked,
 ) -> Option<()> {
+    if c.request_left == TUNNEL || c.id != 0 && c.phase == PHASE_OVER {
+        return None;
+    }
     let (mut skip, mut len) = (0, segment.len);
     let is_new = c.next == 0;
     let ahead = segment.sequence.wrapping_sub(c.next).cast_signed();
@@ -253,13 +255,25 @@ fn arrive(
             return None;
         }
         c.request_left = 0;
+        c.request_chunk = chunk::NONE;
         c.part = 0;
     }
-    let mut left = 0;
-    if c.request_left != 0 {
+    asked.payload = segment.payload;
+    asked.size = segment.len;
+    if c.request_chunk != chunk::NONE {
+        upload::read(skb, asked, c, skip);
+        if c.request_chunk == chunk::BAD {
+            c.request_left = UNKNOWN;
+            return None;
+        }
+        skip = asked.at;
+        len = segment.len.wrapping_sub(skip);
+        if len == 0 || skip > segment.len {
+            return None;
+        }
+    } else if c.request_left != 0 {
         let body = if c.request_left < len as u64 { c.request_left as u32 } else { len };
         c.request_left -= body as u64;
-        left = body;
         skip += body;
         len -= body;
         if len == 0 {
@@ -294,7 +308,9 @@ fn arrive(
     asked.turning = 0;
     asked.is_bad = 0;
     asked.unfinished = NONE;
-    let mut reading = Reading { asked, slot, connection: c };
+    asked.origin = skip.wrapping_sub(before as u32);
+    asked.is_through = 0;
+    let mut reading = Reading { asked, slot, connection: c, skb };
     // SAFETY: the callback has the signature that the helper calls.
     unsafe {
         bpf_loop(HTTP_PIPELINE, one_request as *mut c_void, (&raw mut reading).cast(), 0);
@@ -316,14 +332,14 @@ fn arrive(
         }
     }
     let beyond = (len - now as u32) as u64;
-    if beyond != 0 {
-        if c.request_left == UNKNOWN || c.request_left < beyond {
-            if c.request_left != UNKNOWN {
-                // A head begins there, or goes on, where nobody looks.
-                pass(slot, &asked.mask, passed::LONG_HEAD);
-            }
+    if asked.is_through != 0 {
+        // What is beyond has been looked at.
+    } else if beyond != 0 {
+        if c.request_left < beyond {
+            // A head begins there, or goes on, where nobody looks.
+            pass(slot, &asked.mask, passed::LONG_HEAD);
             c.request_left = UNKNOWN;
-        } else {
+        } else if c.request_left < TUNNEL {
             c.request_left -= beyond;
         }
     } else if asked.unfinished != NONE && asked.is_bad == 0 {
@@ -331,11 +347,15 @@ fn arrive(
     }
     let is_asking = asked.unfinished != NONE && asked.is_bad == 0;
     if asked.turning != 0 || is_asking && asked.asks & asked.mask != 0 {
-        turn::divert(skb, segment, slot, asked, before as u32, left);
+        turn::divert(skb, segment, slot, asked, before as u32, skip);
     }
-    if asked.is_meant != 0 && c.id == 0 && !join(skb, segment, c, waits) {
+    if asked.is_meant != 0 && c.id == 0 && !join::join(skb, segment, c, waits) {
         pass(slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });
         c.answered = c.asked;
+    }
+    if c.request_left == TUNNEL && c.id != 0 {
+        // The response side sees whether the server agrees.
+        c.request_left = UNKNOWN;
     }
     None
 }
@@ -375,54 +395,6 @@ fn keep(
     }
 }
 
-/// Lets the socket join: from now on the response side sees what it sends.
-#[inline(always)]
-fn join(skb: *mut __sk_buff, segment: &Segment, c: &mut Connection, waits: bool) -> bool {
-    let sk = lookup(skb, segment);
-    if sk.is_null() {
-        return false;
-    }
-    // SAFETY: not null, and released below.
-    unsafe {
-        let mut is_in = false;
-        let mut is_clear = (*sk).state == ESTABLISHED;
-        if is_clear && waits {
-            // Which of the responses before this one are still to come can be told only if none
-            // has begun.
-            let tcp = bpf_tcp_sock(sk);
-            is_clear = !tcp.is_null() && (*tcp).snd_nxt == segment.acked;
-        }
-        if is_clear {
-            let id = number(skb, sk);
-            let map = (&raw const SOCKETS).cast_mut().cast();
-            let flags = BPF_NOEXIST as u64;
-            is_in = bpf_map_update_elem(map, (&raw const id).cast(), sk.cast(), flags) == 0;
-            if is_in {
-                c.id = id;
-            }
-        }
-        bpf_sk_release(sk.cast());
-        is_in
-    }
-}
-
-/// The kernel's own number of a socket, which userspace can ask a socket for; another one, of no
-/// socket, where it has none to tell.
-#[inline(always)]
-unsafe fn number(skb: *mut __sk_buff, sk: *mut bpf_sock) -> u64 {
-    // SAFETY: the socket is held by the caller. A packet that has its socket tells its number; the
-    // stack would look the same socket up.
-    unsafe {
-        if bpf_sk_assign(skb.cast(), sk.cast(), 0) == 0 {
-            let cookie = bpf_get_socket_cookie(skb.cast());
-            if cookie != 0 {
-                return cookie;
-            }
-        }
-        NO_COOKIE | bpf_ktime_get_ns() << 8 | bpf_get_smp_processor_id() as u64 & 0xff
-    }
-}
-
 /// What the callbacks work on. The verifier follows pointers on the stack.
 #[repr(C)]
 pub struct Reading {
@@ -431,6 +403,7 @@ pub struct Reading {
     /// The exchanges of this device.
     pub slot: *const HttpSlot,
     connection: *mut Connection,
+    skb: *mut __sk_buff,
 }
 
 unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
@@ -476,9 +449,30 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
     unsafe { *(&raw mut c.requests).cast::<u64>().add(place) = asked.entry };
     c.asked = c.asked.wrapping_add(1);
 
-    if asked.ask.flags & flag::CHUNKED != 0 {
-        c.request_left = UNKNOWN;
+    if asked.entry & entry::CONNECT != 0 {
+        c.request_left = TUNNEL;
         return 1;
+    }
+    if asked.ask.flags & flag::CHUNKED != 0 {
+        // SAFETY: the context that `arrive` gave.
+        let skb = unsafe { (*reading).skb };
+        upload::begin(c);
+        upload::read(skb, asked, c, asked.origin.wrapping_add(asked.ask.at));
+        if c.request_chunk == chunk::BAD {
+            c.request_left = UNKNOWN;
+            return 1;
+        }
+        asked.is_through = (asked.at >= asked.size) as u32;
+        asked.ask.at = asked.at.wrapping_sub(asked.origin);
+        if asked.is_through == 0 && asked.ask.at >= asked.ask.len {
+            // A head begins where nobody looks.
+            asked.is_through = 1;
+            c.request_left = UNKNOWN;
+            // SAFETY: a map value.
+            pass(unsafe { &*(*reading).slot }, &asked.mask, passed::LONG_HEAD);
+        }
+        // The verifier wants to see that it is one of two.
+        return if read(&asked.is_through) == 0 { 0 } else { 1 };
     }
     let here = (asked.ask.len - asked.ask.at) as u64;
     if asked.ask.length > here {

@@ -180,8 +180,8 @@ pub unsafe fn arrives(sk: *mut bpf_sock, segment: &Segment) {
     }
 }
 
-/// Gives a connection's requests to the agent from this packet on, whose first `left` bytes belong to
-/// a request that came before.
+/// Gives a connection's requests to the agent from this packet on, whose first `skip` bytes belong to
+/// a request that came before, or have come before.
 #[inline(always)]
 pub fn divert(
     skb: *mut __sk_buff,
@@ -189,7 +189,7 @@ pub fn divert(
     slot: &'static HttpSlot,
     asked: &mut Asked,
     before: u32,
-    left: u32,
+    skip: u32,
 ) {
     let sk = lookup(skb, segment);
     if sk.is_null() {
@@ -197,7 +197,7 @@ pub fn divert(
     }
     // SAFETY: not null, and released behind it.
     let done = unsafe {
-        let done = turn(sk, segment, slot, asked, before, left);
+        let done = turn(sk, segment, slot, asked, before, skip);
         bpf_sk_release(sk.cast());
         done
     };
@@ -217,7 +217,7 @@ unsafe fn turn(
     slot: &HttpSlot,
     asked: &mut Asked,
     before: u32,
-    left: u32,
+    skip: u32,
 ) -> Result<(), usize> {
     // SAFETY: as promised; pointers are to map values.
     unsafe {
@@ -246,7 +246,7 @@ unsafe fn turn(
         if segment.is_last != 0 {
             return Err(passed::CLOSING);
         }
-        let from = segment.sequence.wrapping_add(left);
+        let from = segment.sequence.wrapping_add(skip);
         if from.wrapping_sub(load(&raw const (*stream).next) as u32).cast_signed() < 0 {
             return Err(passed::UNORDERED);
         }

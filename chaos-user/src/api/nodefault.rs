@@ -161,13 +161,68 @@ pub struct NodeRule {
     pub matched: u64,
     /// Packets that it acted on.
     pub injected: u64,
-    /// DNS queries and HTTP messages that it let pass because it could not read or change them.
+    /// DNS queries that it let pass because it could not read them.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unreadable: u64,
+    /// HTTP messages that it let pass because it could not read or change them, by reason; those
+    /// that there are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passed: BTreeMap<String, u64>,
 }
 
 fn is_zero(value: &u64) -> bool {
     *value == 0
+}
+
+/// What rules have counted, all together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// What they matched.
+    pub matched: u64,
+    /// What they acted on.
+    pub injected: u64,
+    /// What they let pass because they could not read or change it, by reason.
+    pub passed: BTreeMap<String, u64>,
+}
+
+impl Counted {
+    /// The sum over these rules.
+    #[must_use]
+    pub fn of<'a>(rules: impl IntoIterator<Item = &'a NodeRule>) -> Self {
+        let mut sum = Self::default();
+        for rule in rules {
+            sum.matched += rule.matched;
+            sum.injected += rule.injected;
+            let unreadable = Some(("unreadable", rule.unreadable)).filter(|(_, count)| *count > 0);
+            let passed = rule.passed.iter().map(|(reason, count)| (reason.as_str(), *count));
+            for (reason, count) in passed.chain(unreadable) {
+                *sum.passed.entry(reason.to_owned()).or_default() += count;
+            }
+        }
+        sum
+    }
+
+    /// What has been added to `before`; all of it where that is no beginning of this: counters
+    /// that begin anew begin at zero.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let earlier = |reason: &String| before.passed.get(reason).copied().unwrap_or_default();
+        let goes_on = before.matched <= self.matched
+            && before.injected <= self.injected
+            && before
+                .passed
+                .iter()
+                .all(|(reason, count)| self.passed.get(reason).is_some_and(|now| count <= now));
+        if !goes_on {
+            return self.clone();
+        }
+        let passed = self.passed.iter();
+        Self {
+            matched: self.matched - before.matched,
+            injected: self.injected - before.injected,
+            passed: passed.map(|(reason, now)| (reason.clone(), now - earlier(reason))).collect(),
+        }
+    }
 }
 
 /// A strain and what it does.
@@ -216,4 +271,43 @@ pub struct Answer {
     pub status: Status,
     /// Nothing of it acts on this node any more.
     pub is_over: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(matched: u64, unreadable: u64, passed: &[(&str, u64)]) -> NodeRule {
+        NodeRule {
+            rule: String::new(),
+            describes: String::new(),
+            declared: None,
+            matched,
+            injected: 1,
+            unreadable,
+            passed: passed.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+        }
+    }
+
+    #[test]
+    fn reasons_are_added_up_by_name() {
+        let all = [rule(2, 0, &[("tls", 1), ("early", 4)]), rule(3, 5, &[("tls", 2)])];
+        let sum = Counted::of(&all);
+        assert_eq!((sum.matched, sum.injected), (5, 2));
+        let passed = [("early", 4), ("tls", 3), ("unreadable", 5)];
+        assert_eq!(sum.passed, passed.map(|(reason, n)| (reason.to_owned(), n)).into());
+    }
+
+    #[test]
+    fn what_is_counted_since_is_all_of_it_where_something_began_anew() {
+        let before = Counted::of(&[rule(2, 0, &[("tls", 3)])]);
+        let later = Counted::of(&[rule(7, 0, &[("tls", 4), ("early", 1)])]);
+        let more = later.since(&before);
+        assert_eq!((more.matched, more.injected), (5, 0));
+        assert_eq!(more.passed, [("early".to_owned(), 1), ("tls".to_owned(), 1)].into());
+        for anew in [rule(1, 0, &[("tls", 3)]), rule(7, 0, &[("tls", 2)]), rule(7, 0, &[])] {
+            let anew = Counted::of(&[anew]);
+            assert_eq!(anew.since(&before), anew);
+        }
+    }
 }

@@ -205,6 +205,10 @@ pub struct Summary {
     pub injected: i64,
     /// What the fault has matched.
     pub matched: i64,
+    /// What it let pass because it could not read or change it, by reason, as far as the nodes
+    /// have told.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub passed: BTreeMap<String, i64>,
     /// What of the experiment does not do what it seems to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

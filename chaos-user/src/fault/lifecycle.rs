@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use super::event::{Event, What};
-use crate::api::nodefault::NodeState;
+use super::http;
+use crate::api::nodefault::{Counted, NodeState};
 use crate::api::status::{
     Answer, Condition, ConditionKind, DesiredPhase, Operation, Outcome, Record, RecordEvent,
     RecordPhase, Status, Summary,
@@ -42,8 +43,8 @@ pub struct World {
     pub identities: BTreeMap<String, String>,
     /// What is known of each record. One that is missing has not been heard of.
     pub reports: BTreeMap<RecordKey, Report>,
-    /// Packets (or kills) matched and injected, all rules together.
-    pub matched_injected: (u64, u64),
+    /// What was counted, all rules together: packets, messages, kills.
+    pub counted: Counted,
     /// What of the experiment does not do what it seems to.
     pub warnings: Vec<String>,
 }
@@ -162,6 +163,11 @@ pub fn step(before: &Status, world: &World) -> Step {
         events.push(turned(world, desired));
         events.push(Event::updated("desiredphase", "desiredPhase"));
     }
+    let known = before.kfault.as_ref().map(|summary| &summary.passed);
+    let is_new = |reason: &&String| known.is_none_or(|known| !known.contains_key(*reason));
+    for reason in world.counted.passed.keys().filter(is_new) {
+        events.extend(http::protocol(reason).map(unspoken).into_iter().flatten());
+    }
     let mut is_empty = false;
     let mut chosen =
         before.kfault.as_ref().map(|summary| summary.chosen.clone()).unwrap_or_default();
@@ -244,6 +250,13 @@ fn follow(
 
 fn unselected(reason: &str) -> Event {
     Event::failed("records", "select targets", reason)
+}
+
+/// Told once, when the first connection is met that speaks this.
+fn unspoken(protocol: &str) -> [Event; 2] {
+    let activity = format!("act on what speaks {protocol}");
+    let failed = Event::failed("records", activity, http::unspoken(protocol));
+    [failed, told(What::NotSupported(protocol.to_owned()))]
 }
 
 /// Nothing to choose from, or a failed attempt: soon at first, and then less often.
@@ -390,13 +403,15 @@ fn summary(status: &Status, world: &World) -> Summary {
         "Injecting"
     };
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let (matched, injected) = world.matched_injected;
+    let Counted { matched, injected, passed } = &world.counted;
+    let spoken = passed.keys().filter_map(|reason| http::protocol(reason)).map(http::unspoken);
     Summary {
         phase: phase.to_owned(),
         targets: status.experiment.container_records.as_ref().map_or(0, |all| all.len() as i64),
-        injected: count(injected),
-        matched: count(matched),
-        warnings: world.warnings.clone(),
+        injected: count(*injected),
+        matched: count(*matched),
+        passed: passed.iter().map(|(reason, n)| (reason.clone(), count(*n))).collect(),
+        warnings: world.warnings.iter().cloned().chain(spoken).collect(),
         ..Summary::default()
     }
 }

@@ -275,7 +275,7 @@ impl Cluster {
             chosen: None,
             identities: BTreeMap::new(),
             reports: BTreeMap::new(),
-            matched_injected: (0, 0),
+            counted: Counted::default(),
             warnings: Vec::new(),
         };
         let mut wanted: BTreeMap<String, Option<u64>> = self

@@ -15,7 +15,7 @@ pub(super) fn world() -> World {
         chosen: None,
         identities: BTreeMap::new(),
         reports: BTreeMap::new(),
-        matched_injected: (0, 0),
+        counted: Counted::default(),
         warnings: Vec::new(),
     }
 }
@@ -252,7 +252,8 @@ fn what_is_written_is_told_once_each() {
     let injected = World { reports: all_injected(), ..world() };
     let running = step(&chosen.status, &injected);
     assert_eq!(written(&running), all[1..]);
-    let counted = World { matched_injected: (7, 5), ..injected };
+    let counted =
+        World { counted: Counted { matched: 7, injected: 5, ..Counted::default() }, ..injected };
     assert_eq!(step(&running.status, &counted).events, [], "counters are no news");
 }
 
@@ -300,4 +301,36 @@ fn a_record_keeps_its_last_hundred_events() {
         assert_eq!((record.injected_count, record.recovered_count), (61, 60));
         assert_eq!(record.events[99].operation, Operation::Apply);
     }
+}
+
+#[test]
+fn a_protocol_that_is_not_spoken_is_told_once_and_stays_a_warning() {
+    let counted = |passed: &[(&str, u64)]| {
+        let passed = passed.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
+        Counted { passed, ..Counted::default() }
+    };
+    let seen = World {
+        counted: counted(&[("early", 2), ("tls", 1)]),
+        warnings: vec!["other".to_owned()],
+        reports: all_injected(),
+        ..world()
+    };
+    let met = step(&running(), &seen);
+    assert_eq!(reasons(&met), ["Failed", "NotSupported"]);
+    let words = "spec.port: TLS is spoken there, which is not supported by this version: it passes \
+                 untouched; name a port where HTTP/1 is spoken in the clear";
+    let told = format!("Failed to act on what speaks TLS: {words}");
+    assert_eq!(met.events[0].message(), told);
+    assert_eq!(met.events[1].message(), "TLS is not supported");
+    let summary = met.status.kfault.clone().unwrap();
+    assert_eq!(summary.warnings, ["other", words]);
+    assert_eq!(summary.passed, [("early".to_owned(), 2), ("tls".to_owned(), 1)].into());
+    // It does act on others, and the same again is no news.
+    assert!(truths(&met.status).contains(&ConditionKind::AllInjected));
+    let more = World { counted: counted(&[("early", 2), ("tls", 7)]), ..seen.clone() };
+    assert_eq!(step(&met.status, &more).events, []);
+    let other = World { counted: counted(&[("http2", 1), ("tls", 7)]), ..seen };
+    let other = step(&met.status, &other);
+    assert_eq!(reasons(&other), ["Failed", "NotSupported"]);
+    assert_eq!(other.events[1].message(), "HTTP/2 is not supported");
 }

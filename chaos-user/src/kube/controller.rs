@@ -21,7 +21,7 @@ use super::reconcile::{self, Outcome};
 use super::schedule;
 use super::{KubeError, objects};
 use crate::api::kind::{Kind, SCHEDULE};
-use crate::api::nodefault::NodeRule;
+use crate::api::nodefault::Counted;
 
 /// How a controller works.
 #[derive(Clone)]
@@ -60,7 +60,7 @@ struct Controller {
     /// What keeps schedules from starting something.
     complaints: BTreeMap<Name, String>,
     /// What the agents have counted so far, by NodeFault.
-    counts: BTreeMap<String, (u64, u64)>,
+    counts: BTreeMap<String, Counted>,
     looks: JoinSet<Done>,
 }
 
@@ -254,15 +254,12 @@ impl Controller {
     fn count(&mut self, key: String, is_listed: bool) {
         let Some(fault) = self.cache.faults.get(&key) else { return };
         let Some(owner) = &fault.owner else { return };
-        let sum = |of: fn(&NodeRule) -> u64| fault.status.rules.iter().map(of).sum::<u64>();
-        let now = (sum(|rule| rule.matched), sum(|rule| rule.injected));
-        let before = self.counts.insert(key, now);
-        let (matched, injected) = match before {
-            None if is_listed => return,
-            // An agent that was started anew counts from zero.
-            Some(before) if before.0 <= now.0 && before.1 <= now.1 => before,
-            _ => (0, 0),
-        };
-        self.options.metrics.counted(owner.kind, (now.0 - matched, now.1 - injected));
+        let now = Counted::of(&fault.status.rules);
+        let before = self.counts.insert(key, now.clone());
+        if before.is_none() && is_listed {
+            return;
+        }
+        // An agent that was started anew counts from zero.
+        self.options.metrics.counted(owner.kind, &now.since(&before.unwrap_or_default()));
     }
 }

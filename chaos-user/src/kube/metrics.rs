@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use super::cache::Cache;
 use super::reconcile::SILENT;
 use crate::api::kind::Kind;
+use crate::api::nodefault::Counted;
 
 type Labels<const N: usize> = [(&'static str, String); N];
 
@@ -29,6 +30,7 @@ pub struct Metrics {
     agents: Family<Labels<1>, Gauge>,
     matched: Family<Labels<1>, Counter>,
     injected: Family<Labels<1>, Counter>,
+    passed: Family<Labels<2>, Counter>,
     events: Family<Labels<3>, Counter>,
     looks: Family<Labels<1>, Counter>,
     look_seconds: Histogram,
@@ -45,6 +47,7 @@ impl Default for Metrics {
             agents: Family::default(),
             matched: Family::default(),
             injected: Family::default(),
+            passed: Family::default(),
             events: Family::default(),
             looks: Family::default(),
             look_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 14)),
@@ -65,6 +68,8 @@ impl Metrics {
         all.register("decisions_matched", text, self.matched.clone());
         let text = "Decisions of rules of this kind to inject";
         all.register("decisions_injected", text, self.injected.clone());
+        let text = "What rules of this kind could not read or change and let pass, by reason";
+        all.register("decisions_passed", text, self.passed.clone());
         let text = "Events written, as kubectl describe shows them";
         all.register("events_emitted", text, self.events.clone());
         let text = "Looks at experiments and schedules";
@@ -131,10 +136,14 @@ impl Metrics {
     }
 
     /// What agents have counted since they were last heard.
-    pub fn counted(&self, kind: &str, (matched, injected): (u64, u64)) {
+    pub fn counted(&self, kind: &str, more: &Counted) {
         let label = [("kind", kind.to_owned())];
-        self.matched.get_or_create(&label).inc_by(matched);
-        self.injected.get_or_create(&label).inc_by(injected);
+        self.matched.get_or_create(&label).inc_by(more.matched);
+        self.injected.get_or_create(&label).inc_by(more.injected);
+        for (reason, count) in &more.passed {
+            let labels = [("kind", kind.to_owned()), ("reason", reason.clone())];
+            self.passed.get_or_create(&labels).inc_by(*count);
+        }
     }
 
     /// How many there are of what is known.
@@ -170,7 +179,8 @@ mod tests {
     fn what_is_counted_is_written() {
         let metrics = Metrics::default();
         metrics.told("PodChaos", "Applied", false);
-        metrics.counted("NetworkChaos", (10, 3));
+        let passed = [("tls".to_owned(), 2)].into();
+        metrics.counted("NetworkChaos", &Counted { matched: 10, injected: 3, passed });
         metrics.asked(Kind::Network, "validate", false);
         metrics.looked(Duration::from_millis(3), true);
         metrics.leads(true);
@@ -179,6 +189,7 @@ mod tests {
         for line in [
             "kfault_events_emitted_total{kind=\"PodChaos\",reason=\"Applied\",type=\"Normal\"} 1",
             "kfault_decisions_injected_total{kind=\"NetworkChaos\"} 3",
+            "kfault_decisions_passed_total{kind=\"NetworkChaos\",reason=\"tls\"} 2",
             "kfault_looks_total{result=\"ok\"} 1",
             "kfault_leader 1",
             "kfault_agents{state=\"silent\"} 0",

@@ -25,7 +25,7 @@ use super::server::{self, Deed, Way};
 use super::{KubeError, objects};
 use crate::api::kind::Kind;
 use crate::api::metadata::PAUSE;
-use crate::api::nodefault::Pod;
+use crate::api::nodefault::{Counted, Pod};
 use crate::api::peerset::Sets;
 use crate::api::status::{DesiredPhase, Status};
 use crate::fault::lifecycle::{self, Asked, Event, Known, RecordKey, Report, Step, What, World};
@@ -113,7 +113,7 @@ impl Look {
             chosen: None,
             identities: BTreeMap::new(),
             reports: BTreeMap::new(),
-            matched_injected: counted(&faults),
+            counted: Counted::of(faults.values().flat_map(|fault| &fault.status.rules)),
             warnings,
         };
         if lifecycle::needs_choice(&status, &world)
@@ -251,7 +251,7 @@ impl Look {
         if let Some(reason) = self.refusal() {
             // Said once, when it is first seen.
             let known = self.status.kfault.as_ref().map(|summary| summary.warnings.as_slice());
-            if known != Some(self.world.warnings.as_slice()) {
+            if known.is_none_or(|known| !known.starts_with(&self.world.warnings)) {
                 events.extend(refused(
                     &reason,
                     self.parsed.errors.iter().all(fault::LoadError::is_unsupported),
@@ -396,13 +396,6 @@ fn refused(reason: &str, is_unsupported: bool) -> Vec<Event> {
         all.push(Event { component: "records", what });
     }
     all
-}
-
-fn counted(faults: &BTreeMap<String, cache::Fault>) -> (u64, u64) {
-    let rules = faults.values().flat_map(|fault| &fault.status.rules);
-    rules.fold((0, 0), |(matched, injected), rule| {
-        (matched + rule.matched, injected + rule.injected)
-    })
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use chaos_abi::counter::Counters;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::NodeError;
+use super::counted::{self, told};
 use super::drive::{Driver, News, Resolved};
 use super::local::Host;
 use super::lowering::{Lowered, ended, lower, together};
@@ -444,31 +444,15 @@ impl Agent {
         })
     }
 
-    /// What an exchange counts, as a rule: requests that are meant, responses that were changed.
     fn exchange(&self, exchange: &Exchange) -> NodeRule {
         let counters = self.exchanges.get(&exchange.id).map(|report| report.counters);
-        NodeRule {
-            rule: exchange.id.clone(),
-            describes: exchange.describes.clone(),
-            declared: None,
-            matched: counters.map_or(0, |counters| counters.matched),
-            injected: counters.map_or(0, |counters| counters.acted),
-            unreadable: counters.map_or(0, |counters| counters.passed.iter().sum()),
-        }
+        counted::of_exchange(exchange, counters.unwrap_or_default())
     }
 
     fn rule(&self, rule: &Rule) -> NodeRule {
         let earlier = self.earlier.get(&rule.id).copied().unwrap_or_default();
-        let report = self.reports.get(&rule.id);
-        let now = report.map_or([0; 3], |report| told(&report.counters));
-        NodeRule {
-            rule: rule.id.clone(),
-            describes: rule.describes.clone(),
-            declared: rule.declared,
-            matched: earlier[0] + now[0],
-            injected: earlier[1] + now[1],
-            unreadable: earlier[2] + now[2],
-        }
+        let now = self.reports.get(&rule.id).map(|report| told(&report.counters));
+        counted::of_rule(rule, earlier, now.unwrap_or_default())
     }
 
     /// Ends every fault. Packets that are held back leave first, at most for some seconds: the
@@ -492,9 +476,4 @@ impl Agent {
             }
         }
     }
-}
-
-/// Those counters of a rule that its status has: matched, injected, unreadable.
-fn told(counters: &Counters) -> [u64; 3] {
-    [counters.matched, counters.injected, counters.unreadable]
 }

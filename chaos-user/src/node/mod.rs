@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod cgroup;
 pub mod container;
+mod counted;
 pub mod drive;
 pub mod kill;
 pub mod local;

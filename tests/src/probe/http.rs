@@ -1,15 +1,18 @@
 //! HTTP: a small server that answers as a test asks it to, and a client that shows every byte.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+mod apart;
+mod framing;
+
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cgroup::Cgroup;
+pub use self::apart::{Apart, serve_apart};
+use self::framing::{content_length, end_of_head, end_of_request};
 use crate::ns::Ns;
 
 /// The port of [`Server`].
@@ -36,6 +39,11 @@ pub fn answer(method: &str, path: &str) -> Option<Vec<u8>> {
         [head.as_bytes(), body].concat()
     };
     let fixed = |text: &str| text.as_bytes().to_vec();
+    if method == "CONNECT" {
+        let refusal = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+        let is_refused = path.starts_with("refused");
+        return Some(fixed(if is_refused { refusal } else { AGREED }));
+    }
     let chunks = |body: &[u8]| {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Kind: chunks\r\n\r\n";
         let body = if method == "HEAD" { &[] } else { body };
@@ -84,6 +92,9 @@ fn many() -> Vec<u8> {
     body.extend(b"0\r\n\r\n");
     body
 }
+
+/// The answer to a `CONNECT`, unless its host is `refused…`. What follows comes back as it is.
+const AGREED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// How a [`Server`] sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +182,7 @@ fn serve(
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let mut held = Vec::new();
+    let (mut held, mut is_asked) = (Vec::new(), false);
     let mut buffer = [0; 1 << 16];
     while !stop.load(Ordering::Relaxed) {
         let length = match stream.read(&mut buffer) {
@@ -186,13 +197,21 @@ fn serve(
         let (mut together, mut query) = (Vec::new(), String::new());
         while let Some(end) = end_of_request(&held) {
             let request: Vec<u8> = held.drain(..end).collect();
+            is_asked = false;
             let text = String::from_utf8_lossy(&request).into_owned();
             let mut words = text.split_whitespace();
             let (method, path) = (words.next().unwrap_or("GET"), words.next().unwrap_or("/"));
             answered.fetch_add(1, Ordering::Relaxed);
-            let answer =
-                if path.starts_with("/echo") { Some(echo(&request)) } else { answer(method, path) };
+            let answer = if path.starts_with("/echo") {
+                Some(repeat(&request))
+            } else {
+                answer(method, path)
+            };
             let Some(answer) = answer else { continue };
+            if answer == AGREED.as_bytes() {
+                stream.write_all(&answer)?;
+                return echo(stream, stop);
+            }
             match style {
                 Style::Together => together.extend(answer),
                 Style::Cut => {
@@ -206,6 +225,26 @@ fn serve(
             }
         }
         cut(&mut stream, &together, &query)?;
+        if !is_asked
+            && end_of_head(&held).is_some_and(|end| header(&held[..end], "expect").is_some())
+        {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            is_asked = true;
+        }
+    }
+    Ok(())
+}
+
+/// Sends back what comes.
+fn echo(mut stream: TcpStream, stop: &AtomicBool) -> io::Result<()> {
+    let mut buffer = [0; 1 << 16];
+    while !stop.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => stream.write_all(&buffer[..length])?,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(e) => return Err(e),
+        }
     }
     Ok(())
 }
@@ -241,25 +280,9 @@ fn send(stream: &mut TcpStream, answer: &[u8], style: Style) -> io::Result<()> {
 }
 
 /// The answer to a path of `/echo`: the request as it came.
-fn echo(request: &[u8]) -> Vec<u8> {
+fn repeat(request: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.len());
     [head.as_bytes(), request].concat()
-}
-
-/// Where the first request of these bytes ends, its body included.
-fn end_of_request(bytes: &[u8]) -> Option<usize> {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    if header(&bytes[..end], "transfer-encoding").is_some() {
-        const LAST: &[u8] = b"0\r\n\r\n";
-        let last = bytes[end..].windows(LAST.len()).position(|five| five == LAST)?;
-        return Some(end + last + LAST.len());
-    }
-    let all = end + content_length(&bytes[..end]).unwrap_or(0);
-    (all <= bytes.len()).then_some(all)
-}
-
-fn content_length(head: &[u8]) -> Option<usize> {
-    header(head, "content-length")?.parse().ok()
 }
 
 /// The value of a header of this head.
@@ -438,50 +461,6 @@ impl Client {
         ensure!(self.held.is_empty(), "{} bytes too many came: {left:?}", self.held.len());
         Ok(())
     }
-}
-
-/// A server that is a process of its own, in a cgroup. Ends when dropped.
-pub struct Apart(Child);
-
-impl Apart {
-    /// Starts it on every address of a namespace.
-    pub fn start(ns: &Ns, cgroup: &Cgroup, port: u16) -> Result<Self> {
-        let mut command: Command = ns.command("/proc/self/exe");
-        let mut child = command
-            .args(["as-http", &port.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("start a server")?;
-        cgroup.take(child.id())?;
-        let stdin = child.stdin.as_mut().context("a server's stdin")?;
-        // A socket belongs to the cgroup that it is made in.
-        writeln!(stdin, "go").context("talk to a server")?;
-        let stdout = child.stdout.as_mut().context("a server's stdout")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).context("listen to a server")?;
-        ensure!(line.trim() == "ready", "the server said {line:?}");
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What that process does.
-pub fn serve_apart(port: &str) -> Result<()> {
-    let port: u16 = port.parse().context("a port")?;
-    let mut line = String::new();
-    io::stdin().read_line(&mut line).context("wait for a word")?;
-    let listener = TcpListener::bind(("0.0.0.0", port)).context("listen")?;
-    let _server = Server::on(listener, Style::Whole)?;
-    println!("ready");
-    while io::stdin().read_line(&mut line).context("wait for the end")? > 0 {}
-    Ok(())
 }
 
 /// A request without a body.

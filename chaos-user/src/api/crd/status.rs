@@ -111,6 +111,9 @@ pub struct Summary {
     /// What the fault has matched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matched: Option<i64>,
+    /// What it let pass because it could not read or change it, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub passed: BTreeMap<String, i64>,
     /// What of the experiment does not do what it seems to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

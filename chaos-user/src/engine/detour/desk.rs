@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::pad::pad;
+use super::tally::Tally;
 use crate::engine::message::{
-    Armed, Asked, Bounds, Lane, Note, Odd, Rest, Step, Verdict, is_interim, request_verdict,
+    Armed, Asked, Bounds, Lane, Odd, Rest, Step, Verdict, is_interim, request_verdict,
     response_verdict,
 };
 use crate::plan::exchange::Message;
@@ -85,54 +87,9 @@ pub trait Exits {
     fn drained(&mut self, connection: u64, taken: u64, is_over: bool);
 }
 
-/// What was counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Responses that each exchange means.
-    pub meant: BTreeMap<usize, u64>,
-    /// Messages that became what their edits ask for.
-    pub edited: u64,
-    /// Those that each exchange has acted on.
-    pub acted: BTreeMap<usize, u64>,
-    /// Bodies that could not be patched.
-    pub unpatched: u64,
-    /// Those that each exchange would have patched.
-    pub left: BTreeMap<usize, u64>,
-    /// Responses that each exchange may mean, and that were not understood.
-    pub unread: BTreeMap<usize, u64>,
-    /// Connections that pass as they are, by reason.
-    pub odd: BTreeMap<Odd, u64>,
-    /// Connections that were let go because memory was short.
-    pub overrun: u64,
-    /// Connections that were cut because they took nothing and memory was short.
-    pub cut: u64,
-}
-
 /// How long bytes may be on their way here, nanoseconds: they may be lost in the network, and sent
 /// again.
 const LONGEST_NS: u64 = 5_000_000_000;
-
-/// Lengthens the head of the first request of a connection to as many bytes as have come of it, by
-/// blanks behind its last header, which mean nothing (RFC 9112, 5.1). A server that asks for bytes
-/// before they are here makes the kernel forget that they were read (`tcp_bpf_recvmsg_parser`); with
-/// less than that put in their place the socket would seem to have something to read for ever.
-fn pad(out: &mut [Step], come: usize) {
-    let sent: usize =
-        out.iter().map(|step| if let Step::Bytes(b) = step { b.len() } else { 0 }).sum();
-    let Some(Step::Bytes(first)) = out.iter_mut().find(|step| matches!(step, Step::Bytes(_)))
-    else {
-        return;
-    };
-    let end = first.windows(4).position(|four| four == b"\r\n\r\n");
-    let has_header = |end: usize| first[..end].windows(2).any(|two| two == b"\r\n");
-    if let Some(end) = end.filter(|end| has_header(*end)) {
-        let blanks = vec![b' '; come.saturating_sub(sent).min(MOST_BLANKS)];
-        first.splice(end..end, blanks);
-    }
-}
-
-/// Servers bound their heads.
-const MOST_BLANKS: usize = 4096;
 
 /// Everything that is held.
 #[derive(Debug)]
@@ -506,35 +463,6 @@ impl Desk {
         };
         if is_done {
             self.forget(id);
-        }
-    }
-}
-
-impl Tally {
-    /// `meant`: the exchanges that mean the message that is under way.
-    fn note(&mut self, note: Note, armed: &[Armed], meant: &mut Vec<usize>) {
-        let patches = |i: usize| {
-            let edit = armed.get(i).and_then(|armed| armed.edit.as_ref());
-            edit.is_some_and(|edit| edit.patch.body.is_some())
-        };
-        match note {
-            Note::Meant(i) => {
-                *self.meant.entry(i).or_default() += 1;
-                meant.push(i);
-            }
-            Note::Edited => {
-                self.edited += 1;
-                meant.drain(..).for_each(|i| *self.acted.entry(i).or_default() += 1);
-            }
-            Note::Unpatched(_) => {
-                self.unpatched += 1;
-                for i in meant.drain(..) {
-                    let which = if patches(i) { &mut self.left } else { &mut self.acted };
-                    *which.entry(i).or_default() += 1;
-                }
-            }
-            Note::MethodStays => {}
-            Note::Odd(odd) => *self.odd.entry(odd).or_default() += 1,
         }
     }
 }

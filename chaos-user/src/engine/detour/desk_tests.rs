@@ -21,6 +21,8 @@ struct Paper {
     room: BTreeMap<u64, usize>,
     gone: BTreeSet<u64>,
     finished: BTreeSet<u64>,
+    /// So many bytes of requests have been let in; where nothing is said, all that have come.
+    let_in: BTreeMap<u64, u64>,
 }
 
 impl Exits for Paper {
@@ -37,6 +39,14 @@ impl Exits for Paper {
         let text = String::from_utf8_lossy(&bytes[..most]);
         self.sent.entry(connection).or_default().push_str(&text);
         Sent::Some(most)
+    }
+
+    fn leave(&mut self, connection: u64, taken: u64) -> bool {
+        let let_in = self.let_in.get(&connection).copied().unwrap_or(taken);
+        if let_in == taken {
+            self.drained.push((connection, taken, false));
+        }
+        let_in == taken
     }
 
     fn open(&mut self, connection: u64, _pid: u32) -> bool {
@@ -186,6 +196,54 @@ fn too_much_of_all_together_lets_those_go_that_come() {
     assert!(paper.reset.is_empty());
 }
 
+/// Bytes of requests, which the first exchange may mean.
+fn requests(text: &str, skip: usize) -> Arrival {
+    let begins = vec![Begins::Requests { may: vec![0], skip, is_first: false }];
+    Arrival { begins, pid: 0, bytes: text.as_bytes().to_vec() }
+}
+
+#[test]
+fn requests_are_given_back_when_all_that_was_let_in_has_come() {
+    let what = armed(json!({ "replace": { "path": "/new" } }));
+    let mut desk = Desk::new(Arc::new([Armed { message: Message::Request, ..what }]), SMALL);
+    let mut paper = Paper::default();
+    let (one, new) = ("GET /a HTTP/1.1\r\n\r\n", "GET /new HTTP/1.1\r\n\r\n");
+    // The rest of one that came before passes, and is not counted.
+    desk.take(1, requests(&format!("rest{one}"), 4), 0, &mut paper);
+    assert_eq!(paper.text(1), format!("rest{new}"));
+    assert_eq!((&paper.drained[..], desk.connections()), (&[(1, one.len() as u64, false)][..], 0));
+    // More is on its way.
+    paper.let_in.insert(2, 2 * one.len() as u64);
+    desk.take(2, requests(one, 0), 0, &mut paper);
+    assert_eq!((paper.text(2), desk.connections()), (new, 1));
+    desk.take(2, requests(one, 0), MS, &mut paper);
+    assert_eq!((paper.text(2), desk.connections()), ([new, new].concat().as_str(), 0));
+    assert_eq!(desk.next_due(), None);
+    // It never comes: the connection is cut.
+    paper.let_in.insert(3, 1 << 20);
+    desk.take(3, requests(one, 0), MS, &mut paper);
+    let due = desk.next_due().unwrap();
+    desk.release(due - 1, &mut paper);
+    assert!(paper.reset.is_empty());
+    desk.release(due, &mut paper);
+    assert_eq!((paper.reset.len(), desk.connections(), desk.held()), (1, 0, 0));
+}
+
+#[test]
+fn who_may_not_mean_a_request_does_not() {
+    let what = armed(json!({ "replace": { "path": "/new" } }));
+    let one = Armed { message: Message::Request, ..what };
+    let mut desk = Desk::new(Arc::new([one.clone(), one]), SMALL);
+    let mut paper = Paper::default();
+    let text = "GET /a HTTP/1.1\r\n\r\n";
+    for (id, may) in [(1, vec![]), (2, vec![1])] {
+        let begins = vec![Begins::Requests { may, skip: 0, is_first: false }];
+        desk.take(id, Arrival { begins, pid: 0, bytes: text.into() }, 0, &mut paper);
+    }
+    assert_eq!((paper.text(1), paper.text(2)), (text, "GET /new HTTP/1.1\r\n\r\n"));
+    assert_eq!(desk.tally().acted, BTreeMap::from([(1, 1)]));
+}
+
 #[test]
 fn a_request_is_matched_by_what_it_says_itself() {
     let matcher = Matcher { path: Some("/a*".into()), ..Matcher::default() };
@@ -193,8 +251,8 @@ fn a_request_is_matched_by_what_it_says_itself() {
     let armed = Armed { message: Message::Request, matcher, ..what };
     let mut desk = Desk::new(Arc::new([armed]), SMALL);
     let mut paper = Paper::default();
-    let two = b"GET /b HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n".to_vec();
-    desk.take(1, Arrival { begins: vec![Begins::Request], pid: 1, bytes: two }, 0, &mut paper);
+    let two = "GET /b HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n\r\n";
+    desk.take(1, requests(two, 0), 0, &mut paper);
     assert_eq!(paper.text(1), "GET /b HTTP/1.1\r\n\r\n");
     desk.release(10 * MS, &mut paper);
     assert_eq!(paper.text(1), "GET /b HTTP/1.1\r\n\r\nGET /new HTTP/1.1\r\n\r\n");

@@ -13,7 +13,9 @@
 pub mod desk;
 pub mod frame;
 pub mod hold;
+mod pad;
 mod poll;
+mod tally;
 pub mod worker;
 
 #[cfg(test)]

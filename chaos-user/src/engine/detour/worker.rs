@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent, Tally};
+use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent};
 use super::frame::{Broken, Frames};
 use super::hold;
 use super::poll::{Poll, Wake};
+use super::tally::Tally;
 use crate::engine::line::monotonic_ns;
 use crate::engine::message::Armed;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use chaos_abi::detour::{DetourHeader, MAGIC};
 use chaos_abi::limit::HTTP_PIPELINE;
 use serde_json::{Value, json};
 
-use super::desk::{Begins, Limits};
+use super::desk::{Arrival, Begins, Limits};
 use super::frame;
 use super::worker::{Detour, Source};
 use crate::engine::message::{Armed, Asked, Bounds, Verb};
@@ -43,6 +43,23 @@ impl Source for Servers {
         let meant = (0..63).filter(|bit| word >> 1 >> bit & 1 == 1).collect();
         Begins::Response(Asked { verb: Verb::Other, meant })
     }
+    fn requests(&self) -> Option<RawFd> {
+        None
+    }
+
+    fn next_requests(&mut self) -> Option<(u64, Arrival)> {
+        None
+    }
+
+    fn put(&mut self, _connection: u64, _bytes: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn leave(&mut self, _connection: u64, _taken: u64) -> bool {
+        true
+    }
+
+    fn cut(&mut self, _connection: u64) {}
 }
 
 struct Scene {

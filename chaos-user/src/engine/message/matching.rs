@@ -27,25 +27,33 @@ fn has_all(head: &Head, headers: &BTreeMap<String, String>) -> bool {
     headers.iter().all(|(name, wanted)| head.values(name).any(|value| value == wanted.as_bytes()))
 }
 
-/// Where the path stands in a request's target, which may have a scheme and an authority.
-pub fn path_place(target: &[u8]) -> std::ops::Range<usize> {
+/// Where the path stands in a request's target, which may have a scheme and an authority in front
+/// of it. `None`: it is an authority alone, as `CONNECT` has it, or nothing that is known.
+pub fn path_place(target: &[u8]) -> Option<std::ops::Range<usize>> {
     let is_mark = |byte: &u8| matches!(byte, b'/' | b'?');
-    let start = match target.windows(3).position(|three| three == b"://") {
-        Some(scheme) if !target[..scheme].iter().any(is_mark) => {
-            let authority = scheme + 3;
-            let end = target[authority..].iter().position(is_mark);
-            authority + end.unwrap_or(target.len() - authority)
+    let start = if target.starts_with(b"/") || target.starts_with(b"*") {
+        0
+    } else {
+        let scheme = target.windows(3).position(|three| three == b"://")?;
+        if target[..scheme].iter().any(is_mark) {
+            return None;
         }
-        _ => 0,
+        let authority = scheme + 3;
+        let end = target[authority..].iter().position(is_mark);
+        authority + end.unwrap_or(target.len() - authority)
     };
     let end = target[start..].iter().position(|byte| *byte == b'?');
-    start..start + end.unwrap_or(target.len() - start)
+    Some(start..start + end.unwrap_or(target.len() - start))
 }
 
-/// The path that a target names; that of an authority alone is `/`.
+/// The path that a target names: `/` where there is none behind a scheme, and an empty one where an
+/// authority alone is asked for.
 fn path(target: &[u8]) -> &[u8] {
-    let place = path_place(target);
-    if place.is_empty() { b"/" } else { &target[place] }
+    match path_place(target) {
+        None => b"",
+        Some(place) if place.is_empty() => b"/",
+        Some(place) => &target[place],
+    }
 }
 
 /// `*` is any run of bytes, `?` any one byte.
@@ -107,7 +115,16 @@ mod tests {
             ("http://host?b", "/"),
             ("http://host", "/"),
             ("*", "*"),
+            ("http:///b", "/b"),
+            ("a:b://c/d", "/d"),
             ("/?", "/"),
+            ("*://a/b", "*://a/b"),
+            ("host:443", ""),
+            ("host", ""),
+            ("a/b", ""),
+            ("a?b://c/d", ""),
+            ("a:/b://c/d", ""),
+            ("?a", ""),
         ] {
             assert_eq!(path(target.as_bytes()), want.as_bytes(), "{target}");
         }

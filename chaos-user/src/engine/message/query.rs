@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::matching::path_place;
 
-/// The target with another path. Scheme, authority and query stay.
+/// The target with another path. Scheme, authority and query stay, and so does a target without a
+/// path.
 pub fn with_path(target: &[u8], path: &str) -> Vec<u8> {
-    let place = path_place(target);
+    let Some(place) = path_place(target) else { return target.to_vec() };
     [&target[..place.start], path.as_bytes(), &target[place.end..]].concat()
 }
 
@@ -16,7 +17,7 @@ pub fn with_replaced(target: &[u8], queries: &BTreeMap<String, String>) -> Vec<u
     if queries.is_empty() {
         return target.to_vec();
     }
-    let (front, query) = split(target);
+    let Some((front, query)) = split(target) else { return target.to_vec() };
     let mut seen = Vec::new();
     let mut parts: Vec<Vec<u8>> = Vec::new();
     for part in query.split(|byte| *byte == b'&').filter(|part| !part.is_empty()) {
@@ -41,7 +42,7 @@ pub fn with_appended(target: &[u8], queries: &[(String, String)]) -> Vec<u8> {
     if queries.is_empty() {
         return target.to_vec();
     }
-    let (front, query) = split(target);
+    let Some((front, query)) = split(target) else { return target.to_vec() };
     let mut parts: Vec<Vec<u8>> = Vec::new();
     if !query.is_empty() {
         parts.push(query.to_vec());
@@ -50,9 +51,9 @@ pub fn with_appended(target: &[u8], queries: &[(String, String)]) -> Vec<u8> {
     [front, b"?", &parts.join(&b'&')].concat()
 }
 
-fn split(target: &[u8]) -> (&[u8], &[u8]) {
-    let end = path_place(target).end;
-    (&target[..end], target.get(end + 1..).unwrap_or_default())
+fn split(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = path_place(target)?.end;
+    Some((&target[..end], target.get(end + 1..).unwrap_or_default()))
 }
 
 fn pair(name: &str, value: &str) -> Vec<u8> {
@@ -94,5 +95,13 @@ mod tests {
     fn a_new_path_leaves_the_rest() {
         assert_eq!(text(with_path(b"/a?b=c", "/new")), "/new?b=c");
         assert_eq!(text(with_path(b"http://h:1?b", "/new")), "http://h:1/new?b");
+    }
+
+    #[test]
+    fn the_authority_of_a_tunnel_stays() {
+        let query = ("a".to_owned(), "b".to_owned());
+        assert_eq!(text(with_path(b"h:443", "/new")), "h:443");
+        assert_eq!(text(with_appended(b"h:443", std::slice::from_ref(&query))), "h:443");
+        assert_eq!(text(with_replaced(b"h:443", &[query].into())), "h:443");
     }
 }

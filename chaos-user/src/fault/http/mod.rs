@@ -5,10 +5,12 @@
 
 mod check;
 mod lower;
+mod passed;
 mod spec;
 mod words;
 
 pub use lower::lower;
+pub use passed::{protocol, unspoken};
 pub use spec::{Actions, Extension, HttpChaos, Tls};
 
 #[cfg(test)]

@@ -271,9 +271,13 @@ impl Cluster {
                 }));
                 records.push(NodeRecord { id, key, state, message: String::new() });
             }
+            let met = json!([{
+                "rule": "r", "describes": "", "matched": 2, "injected": 1, "passed": { "tls": 3 },
+            }]);
+            let rules = if self.name.kind == Kind::Http.name() { met } else { json!([]) };
             object["status"] = json!({
                 "observedGeneration": object["metadata"]["generation"], "phase": "Injected",
-                "records": records, "rules": [], "strains": strains,
+                "records": records, "rules": rules, "strains": strains,
             });
             store.put(&path, object);
         }

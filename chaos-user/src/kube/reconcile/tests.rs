@@ -270,3 +270,20 @@ fn a_throttle_is_a_kind_of_another_group() {
     assert_eq!(cluster.records(), ["default/w0/web Injected 1"]);
     assert!(cluster.status()["instances"].is_null());
 }
+
+#[test]
+fn why_messages_passed_on_all_nodes_is_in_the_status() {
+    let spec = json!({
+        "mode": "all", "selector": { "labelSelectors": { "app": "web" } },
+        "target": "Response", "port": 443, "abort": true,
+    });
+    let mut cluster = Cluster::of(Kind::Http, &spec, 2);
+    cluster.pod("w0", "web", 0, "10.244.0.1");
+    cluster.pod("w1", "web", 1, "10.244.1.1");
+    cluster.settle();
+    assert!(cluster.is("AllInjected"), "{:?}", cluster.records());
+    let told = cluster.status()["kfault"].clone();
+    assert_eq!((&told["matched"], &told["passed"]), (&json!(4), &json!({ "tls": 6 })));
+    let warnings = told["warnings"].to_string();
+    assert!(warnings.contains("TLS is spoken there, which is not supported by this version"));
+}

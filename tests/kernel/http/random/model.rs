@@ -185,6 +185,8 @@ impl Header {
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: &'static str,
+    /// Scheme and authority, or nothing.
+    pub site: &'static str,
     /// Without the query.
     pub path: String,
     /// `?` and more.
@@ -198,8 +200,8 @@ pub struct Request {
 impl Request {
     /// To the empty line.
     pub fn head(&self) -> Vec<u8> {
-        let Self { method, path, query, minor, .. } = self;
-        let mut all = format!("{method} {path}{query} HTTP/1.{minor}\r\n").into_bytes();
+        let Self { method, site, path, query, minor, .. } = self;
+        let mut all = format!("{method} {site}{path}{query} HTTP/1.{minor}\r\n").into_bytes();
         all.extend(self.headers.iter().flat_map(|header| &header.line));
         all.extend(b"\r\n");
         all

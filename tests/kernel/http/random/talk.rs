@@ -71,9 +71,9 @@ impl Talk {
     fn batch(&mut self, roll: &mut Roll, rules: &[Rule]) {
         let (mut asked, mut answered, mut expected) = (Vec::new(), Vec::new(), Vec::new());
         let many = if roll.one_in(3) { 1 + roll.below(4) } else { 1 };
-        for number in 1..=many {
+        for _ in 0..many {
             let mut request = roll.request(rules);
-            roll.ask_body(&mut request, number == many);
+            roll.ask_body(&mut request);
             let _ = writeln!(self.log, "{} bytes behind {}:", request.body.len(), asked.len());
             if roll.one_in(20) {
                 // An empty line may stand in front (RFC 9112, 2.2).
@@ -103,7 +103,7 @@ impl Talk {
     fn continued(&mut self, roll: &mut Roll, rules: &[Rule]) {
         let mut request = roll.request(rules);
         request.method = "POST";
-        roll.ask_body(&mut request, true);
+        roll.ask_body(&mut request);
         request.headers.push(header("Expect", b"100-continue", " ", ""));
         let (head, body) = (request.head(), request.body.clone());
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
@@ -291,17 +291,19 @@ impl Roll {
             headers.push(self.header("X-Ask", value.as_bytes()));
         }
         self.others(&mut headers);
-        Request { method, path, query, minor: 1, headers, body: Vec::new() }
+        // Whole addresses are what proxies are asked for, and allowed everywhere.
+        let sites = ["http://probe", "HTTP://[::1]:80", "a+b://c:d@e"];
+        let site = if self.one_in(6) { self.pick(&sites) } else { "" };
+        Request { method, site, path, query, minor: 1, headers, body: Vec::new() }
     }
 
-    /// Gives a request a body, perhaps. Where chunks end is looked for by the server alone, so
-    /// nothing is sent behind them at once.
-    fn ask_body(&mut self, request: &mut Request, is_last: bool) {
+    /// Gives a request a body, perhaps.
+    fn ask_body(&mut self, request: &mut Request) {
         if !matches!(request.method, "POST" | "PUT") {
             return;
         }
         let body = self.data();
-        if is_last && self.one_in(4) {
+        if self.one_in(4) {
             request.headers.push(self.header("Transfer-Encoding", b"chunked"));
             request.body = self.chunks(&body);
             return;
