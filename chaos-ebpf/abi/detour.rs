@@ -53,6 +53,8 @@ pub struct Stream {
     pub from: u64,
     /// 1: nothing has come of it before.
     pub is_first: u64,
+    /// Sequence number behind what came before the connection was accepted; all ones: nothing did.
+    pub early: u64,
     /// Exchanges that may mean its requests, each as its index and one; 0 = none.
     pub exchanges: [u16; EXCHANGES_PER_DEVICE],
 }
@@ -76,6 +78,16 @@ pub struct Reader {
     pub number: u64,
     /// Whether it is diverted: one of [`reader`].
     pub state: u64,
+}
+
+/// Places in the kernel's sockets, bytes, in this order.
+pub mod place {
+    /// What has been read (`tcp_sock.copied_seq`).
+    pub const COPIED: u32 = 0;
+    /// The file of it (`sock.sk_socket`), null before it is accepted.
+    pub const FILE: u32 = 1;
+    /// How many there are.
+    pub const ALL: u32 = 2;
 }
 
 /// Values of [`Reader::state`].
@@ -129,7 +141,7 @@ const _: () = assert!(size_of::<DetourHeader>() == DETOUR_HEADER as usize);
 
 const _: () = assert!(size_of::<Handed>() == 8);
 const _: () = assert!(size_of::<Home>() == 16);
-const _: () = assert!(size_of::<Stream>() == 32 + 2 * EXCHANGES_PER_DEVICE);
+const _: () = assert!(size_of::<Stream>() == 40 + 2 * EXCHANGES_PER_DEVICE);
 const _: () = assert!(size_of::<Taken>() == 32 + 2 * EXCHANGES_PER_DEVICE + TAKEN);
 const _: () = assert!(size_of::<Reader>() == 16 && size_of::<AskedPort>() == 16);
 

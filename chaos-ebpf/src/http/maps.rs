@@ -6,7 +6,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SockHash};
-use chaos_abi::detour::{AskedPort, Handed, Home, Reader, Stream, TAKEN_ALL};
+use chaos_abi::detour::{AskedPort, Handed, Home, Reader, Stream, TAKEN_ALL, place};
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::{EXCHANGES, HTTP_PIPELINE, HTTP_SLOTS, HTTP_SOCKETS, HTTP_TAIL};
 
@@ -87,9 +87,13 @@ pub static TAKEN_BYTES: RingBuf = RingBuf::with_byte_size(TAKEN_ALL, 0);
 #[map]
 pub static RETURNS: SockHash<u32> = SockHash::with_max_entries(1, 0);
 
-/// One cell: where in a socket the kernel keeps what has been read (`tcp_sock.copied_seq`), bytes.
+/// One cell: a socket that takes nothing, under number 0.
 #[map]
-pub static COPIED_AT: Array<u32> = Array::with_max_entries(1, 0);
+pub static NOWHERE: SockHash<u32> = SockHash::with_max_entries(1, 0);
+
+/// Where the kernel's sockets keep something, by [`chaos_abi::detour::place`]. 0 = it is not known.
+#[map]
+pub static PLACES: Array<u32> = Array::with_max_entries(place::ALL, 0);
 
 /// What is known of each connection to a port of ours.
 #[btf_map]

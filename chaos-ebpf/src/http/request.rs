@@ -89,7 +89,7 @@ fn observe(skb: *mut __sk_buff) -> Option<Course> {
                 is_held = turn::holds_end(sk);
             } else {
                 if read(&asked.asks) != 0 {
-                    turn::arrives(sk, &segment);
+                    turn::arrives(sk, &segment, asked);
                 }
                 found = connection(sk.cast(), MAKE);
             }

@@ -13,17 +13,18 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_loop, bpf_map_update_elem, bpf_msg_pop_data,
-    bpf_msg_pull_data, bpf_msg_redirect_hash, bpf_probe_read_kernel, bpf_sk_release,
-    bpf_skb_load_bytes, bpf_sock_hash_update, bpf_sock_ops_cb_flags_set, bpf_tcp_sock,
+    bpf_msg_pull_data, bpf_msg_redirect_hash, bpf_probe_read_kernel, bpf_sk_redirect_hash,
+    bpf_sk_release, bpf_skb_load_bytes, bpf_sock_hash_update, bpf_sock_ops_cb_flags_set,
+    bpf_tcp_sock,
 };
 use aya_ebpf::macros::{sk_msg, sock_ops, stream_verdict};
 use aya_ebpf::programs::{SkBuffContext, SkMsgContext, SockOpsContext};
-use chaos_abi::detour::{AskedPort, Reader, Stream, TAKEN, Taken, away, reader as state};
+use chaos_abi::detour::{AskedPort, Reader, Stream, TAKEN, Taken, away, place, reader as state};
 use chaos_abi::http::{HttpSlot, passed};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
 use crate::maps::{
-    ASKED_PORTS, Asked, COPIED_AT, DIVERTED, RETURNS, STREAMS, TAKEN_BYTES, below, reader,
+    ASKED_PORTS, Asked, DIVERTED, NOWHERE, PLACES, RETURNS, STREAMS, TAKEN_BYTES, below, reader,
 };
 use crate::request::{ESTABLISHED, lookup, pass};
 use crate::response::bounds;
@@ -37,6 +38,8 @@ const CLOSED: u32 = 7;
 const MAKE: u64 = 1;
 /// Bytes in front of what the agent sends: the connection's number, and a number of bytes.
 const WORDS: u32 = 16;
+/// See [`Stream::early`].
+const NOTHING: u64 = u64::MAX;
 /// How often a word is tried that others write as well.
 const TRIES: u32 = 8;
 
@@ -68,7 +71,7 @@ pub fn http_accept(ctx: SockOpsContext) -> u32 {
         }
         let mut number = bpf_get_socket_cookie(ops.cast());
         let next = (*ops).rcv_nxt as u64;
-        let stream = Stream { next, is_first: 1, ..Stream::default() };
+        let stream = Stream { next, is_first: 1, early: NOTHING, ..Stream::default() };
         if STREAMS.insert(&number, &stream, BPF_ANY as u64).is_err() {
             return 1;
         }
@@ -171,11 +174,14 @@ pub unsafe fn holds_end(sk: *mut bpf_sock) -> bool {
 /// # Safety
 /// See [`stream`].
 #[inline(always)]
-pub unsafe fn arrives(sk: *mut bpf_sock, segment: &Segment) {
+pub unsafe fn arrives(sk: *mut bpf_sock, segment: &Segment, asked: &mut Asked) {
     // SAFETY: as promised.
     unsafe {
         if let Some(stream) = stream(sk) {
-            let _ = follow(stream, segment.sequence.wrapping_add(segment.len));
+            let end = segment.sequence.wrapping_add(segment.len);
+            if follow(stream, end) == Finds::Away {
+                note_early(stream, sk, end, asked);
+            }
         }
     }
 }
@@ -251,6 +257,7 @@ unsafe fn turn(
             return Err(passed::UNORDERED);
         }
         (*stream).from = from as u64;
+        note_early(stream, sk, end, asked);
         let may = asked.asks & asked.mask;
         let mut k = 0;
         while k < EXCHANGES_PER_DEVICE {
@@ -263,6 +270,39 @@ unsafe fn turn(
         replace(&raw mut (*stream).away, 0, away::IS_AWAY | let_in << away::LET_IN);
     }
     Ok(())
+}
+
+/// Reads something that the kernel keeps in a socket.
+///
+/// # Safety
+/// There is room for `len` bytes at `to`.
+#[inline(always)]
+unsafe fn peek(sk: *mut bpf_sock, what: u32, asked: &mut Asked, to: *mut c_void, len: u32) -> bool {
+    let Some(at) = PLACES.get(what) else { return false };
+    if *at == 0 {
+        return false;
+    }
+    // SAFETY: the helper fails where there is nothing.
+    unsafe {
+        core::ptr::write_volatile(&raw mut asked.address, sk as u64);
+        let place = core::ptr::read_volatile(&raw const asked.address) + *at as u64;
+        bpf_probe_read_kernel(to, len, place as *const _) == 0
+    }
+}
+
+/// Takes note of a packet that arrives before its connection is accepted.
+///
+/// # Safety
+/// The stream is a map value, `sk` its socket.
+#[inline(always)]
+unsafe fn note_early(stream: *mut Stream, sk: *mut bpf_sock, end: u32, asked: &mut Asked) {
+    let mut file = 0u64;
+    // SAFETY: as promised.
+    unsafe {
+        if peek(sk, place::FILE, asked, (&raw mut file).cast(), 8) && file == 0 {
+            core::ptr::write_volatile(&raw mut (*stream).early, end as u64);
+        }
+    }
 }
 
 /// Diverts a connection that was open before, at a packet before which everything has been read.
@@ -279,8 +319,7 @@ unsafe fn join(
     // SAFETY: as promised.
     unsafe {
         let tcp = bpf_tcp_sock(sk);
-        let Some(at) = COPIED_AT.get(0) else { return Err(passed::REFUSED) };
-        if tcp.is_null() || *at == 0 {
+        if tcp.is_null() {
             return Err(passed::REFUSED);
         }
         let expected = (*tcp).rcv_nxt;
@@ -288,16 +327,14 @@ unsafe fn join(
             return Err(passed::UNORDERED);
         }
         // What lies there unread would be seen twice.
-        core::ptr::write_volatile(&raw mut asked.address, sk as u64);
-        let place = core::ptr::read_volatile(&raw const asked.address) + *at as u64;
         let mut copied = 0u32;
-        if bpf_probe_read_kernel((&raw mut copied).cast(), 4, place as *const _) != 0 {
+        if !peek(sk, place::COPIED, asked, (&raw mut copied).cast(), 4) {
             return Err(passed::REFUSED);
         }
         if copied != expected {
             return Err(passed::CROWDED);
         }
-        asked.stream = Stream { next: expected as u64, ..Stream::default() };
+        asked.stream = Stream { next: expected as u64, early: NOTHING, ..Stream::default() };
         let number = reader.number;
         if STREAMS.insert(&number, &asked.stream, BPF_ANY as u64).is_err() {
             return Err(passed::REFUSED);
@@ -336,8 +373,17 @@ pub fn http_received(ctx: SkBuffContext) -> u32 {
         // Where less is copied the agent finds that bytes are missing, and cuts the connection.
         bpf_loop(MOST, one_part as *mut c_void, (&raw mut taking).cast(), 0);
         (*stream).is_first = 0;
+        let early = load(&raw const (*stream).early);
+        if early != NOTHING && end.wrapping_sub(early as u32).cast_signed() <= 0 {
+            return sk_action::SK_DROP;
+        }
+        // Whoever waits for bytes is woken by what is dropped, and told that there are none even where
+        // he has asked to wait (`tcp_bpf_recvmsg_parser`); nobody is by what is sent to a socket that
+        // does not take it. What came before the connection was accepted is looked at when somebody
+        // asks, and has to be dropped: the kernel would look no further.
+        let (map, mut key) = ((&raw const NOWHERE).cast_mut().cast(), 0u32);
+        bpf_sk_redirect_hash(skb, map, (&raw mut key).cast(), 0) as u32
     }
-    sk_action::SK_DROP
 }
 
 /// Whether bytes up to `end` are the agent's; says so, where they are.

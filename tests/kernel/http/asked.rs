@@ -1,18 +1,22 @@
 //! Requests that are edited: the server gets them as they shall be, and the client notices nothing.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use kfault_tests::kfault::{Run, command};
 use kfault_tests::manifest::Manifest;
+use kfault_tests::net::{Family, Net};
 use kfault_tests::probe::http::{Client, JSON, PORT, Response, Style, answer, header, request};
+use kfault_tests::probe::nginx::{Nginx, PAGE};
+use kfault_tests::probe::node::{Node, SAID};
 use kfault_tests::snapshot::Snapshot;
 use serde_json::{Value, json};
 
-use super::{Scene, needs_http, replaced};
+use super::{OnHost, Scene, needs_http, replaced};
 use crate::faulty::is_exact;
-use crate::harness::{Done, Test, tests};
+use crate::harness::{Done, Proof, Test, tests};
 
 pub fn tests() -> Vec<Test> {
     let mut all: Vec<Test> =
@@ -25,6 +29,8 @@ pub fn tests() -> Vec<Test> {
         who_waits_to_be_told_to_go_on_is_told,
         a_request_is_late_as_asked_for_and_edited,
         connections_that_were_open_before_are_edited_and_end_well,
+        requests_to_nginx_and_node_are_edited_for_many_at_a_time,
+        only_requests_to_the_server_of_a_cgroup_are_edited,
         killed_with_requests_on_their_way_none_hangs,
     ));
     all
@@ -300,6 +306,68 @@ fn connections_that_were_open_before_are_edited_and_end_well() -> Result<Done> {
             Err(error) => ensure!(ended(&error), "{error:#}"),
         }
     }
+    Ok(Done::Kept)
+}
+
+/// Servers that wait for all their connections at a time, and many of those.
+fn requests_to_nginx_and_node_are_edited_for_many_at_a_time() -> Result<Done> {
+    needs_http!();
+    for (name, look) in [("nginx", Nginx::look as fn() -> Result<()>), ("node", Node::look)] {
+        if let Some(proof) = Proof::by_trying(name, look) {
+            return Ok(Done::Cannot(proof));
+        }
+    }
+    let net = Net::new()?;
+    let nginx = Nginx::start(&net.client.ns, PORT)?;
+    let manifest = asking("/no/such/page").with("replace", json!({ "path": "/" }));
+    let kfault = Run::of(&manifest)?.target(&net.client.ns.word()).seed(1).start()?;
+    let address = SocketAddr::new(net.client.ip(Family::V4), PORT);
+    let count: usize = if is_exact() { 10 } else { 100 };
+    let connect = |_| Client::connect(&net.server.ns, address);
+    let mut clients: Vec<Client> = (0..count).map(connect).collect::<Result<_>>()?;
+    for _ in 0..5 {
+        for client in &mut clients {
+            client.send(request("GET", "/no/such/page").as_bytes())?;
+        }
+        for client in &mut clients {
+            let response = client.response("GET")?;
+            ensure!(response.body == PAGE.as_bytes(), "{}", response.status());
+        }
+    }
+    let missing = clients[0].get("/no/other/page")?;
+    ensure!(missing.status().contains("404"), "{}", missing.status());
+    let summary = kfault.stop()?;
+    ensure!(summary.exchanged("injected") == 5 * count as u64, "{}", summary.json());
+    drop(nginx);
+    let node = Node::start(&net.client.ns, PORT)?;
+    let kfault = Run::of(&manifest)?.target(&net.client.ns.word()).seed(1).start()?;
+    let mut client = Client::connect(&net.server.ns, address)?;
+    for _ in 0..5 {
+        ensure!(client.get("/no/such/page")?.body == SAID.as_bytes(), "node");
+    }
+    let summary = kfault.stop()?;
+    ensure!(summary.exchanged("injected") == 5, "{}", summary.json());
+    drop(node);
+    Ok(Done::Kept)
+}
+
+fn only_requests_to_the_server_of_a_cgroup_are_edited() -> Result<Done> {
+    needs_http!();
+    let scene = OnHost::new()?;
+    let kfault = scene.start(|manifest| {
+        let manifest = manifest.with("target", json!("Request")).with("path", json!("/old*"));
+        manifest.with("replace", json!({ "path": "/something/new" }))
+    })?;
+    for ns in scene.clients() {
+        let mut client = Client::connect(ns, scene.at(PORT))?;
+        for _ in 0..3 {
+            ensure_as_sent(client.get("/old")?, "/something/new")?;
+        }
+        let mut client = Client::connect(ns, scene.at(PORT + 1))?;
+        ensure_as_sent(client.get("/old")?, "/old").context("the server of another cgroup")?;
+    }
+    let summary = kfault.stop()?;
+    ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
     Ok(Done::Kept)
 }
 

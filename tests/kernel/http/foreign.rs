@@ -85,7 +85,9 @@ fn hyper_answers_as_declared_and_is_else_untouched() -> Result<Done> {
     needs_http!();
     let net = Net::new()?;
     let _server = axum::Axum::start(&net.client.ns, PORT)?;
-    Site::of(&net, Sort::Steady).conforms()?;
+    let site = Site::of(&net, Sort::Steady);
+    site.conforms()?;
+    site.asked_for_another()?;
     Ok(Done::Kept)
 }
 
@@ -101,7 +103,9 @@ fn conforms(
     }
     let net = Net::new()?;
     let _server = start(&net.client.ns, PORT)?;
-    Site::of(&net, sort).conforms()?;
+    let site = Site::of(&net, sort);
+    site.conforms()?;
+    site.asked_for_another()?;
     Ok(Done::Kept)
 }
 
@@ -169,6 +173,27 @@ impl<'a> Site<'a> {
             ensure!(all == 0, "something was not understood: {one}");
         }
         Ok(())
+    }
+
+    /// Requests for one page arrive as requests for another.
+    fn asked_for_another(&self) -> Result<()> {
+        let before = self.said(self.client()?).context("before requests are edited")?;
+        let manifest = Manifest::http(PORT).with("target", json!("Request"));
+        let manifest = manifest.with("path", json!("/from/*"));
+        let manifest = manifest.with("replace", json!({ "path": "/plain/page" }));
+        let kfault = Run::of(&manifest)?.target(&self.net.client.ns.word()).seed(1).start()?;
+        let during = self.said(self.client()?)?;
+        same(&during, &before).context("requests that are not meant")?;
+        let mut client = self.client()?;
+        for _ in 0..3 {
+            for path in ["/from/a/place/much/farther/away", "/plain/page", "/from/a"] {
+                let page = self.one(&mut client, "GET", path).context(path)?;
+                ensure!(page.body == PAGE.as_bytes(), "{path}: {page:?}");
+            }
+        }
+        let summary = kfault.stop()?;
+        ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
+        same(&self.said(self.client()?)?, &before).context("after requests were edited")
     }
 
     /// What it says to the end of a connection, but for its clock: every byte.

@@ -14,6 +14,7 @@ use chaos_abi::http::{HttpCounters, entry, passed};
 use chaos_abi::limit::{EXCHANGES, HTTP_CANDIDATES, HTTP_SOCKETS};
 use procfs::process::Process;
 
+use super::nowhere::Nowhere;
 use super::object::Object;
 use super::rescue::Rescue;
 use super::turns::Turns;
@@ -42,6 +43,7 @@ pub struct Agency {
     _rescue: Rescue,
     /// The other end of where bytes come in: nothing is written to it.
     _far_end: TcpStream,
+    _nowhere: Nowhere,
 }
 
 impl Agency {
@@ -56,7 +58,8 @@ impl Agency {
         let rescue = Rescue::start(object.detoured()?).map_err(failed)?;
         object.set_detour(&input, &far_end)?;
         let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        let turns = Turns::new(object.taken()?, object.returns()?).map_err(failed)?;
+        let mut turns = Turns::new(object.taken()?, object.returns()?).map_err(failed)?;
+        let nowhere = Nowhere::make(object, &mut turns)?;
         let homes = Homes {
             turns,
             homes: object.homes()?,
@@ -65,7 +68,7 @@ impl Agency {
         };
         let homes = Box::new(homes);
         let detour = Detour::start(input.into(), homes, Limits::default()).map_err(failed)?;
-        Ok(Self { detour, _rescue: rescue, _far_end: far_end })
+        Ok(Self { detour, _rescue: rescue, _far_end: far_end, _nowhere: nowhere })
     }
 
     /// Acts for these exchanges, by their indexes in the kernel.

@@ -5,6 +5,7 @@
 
 mod agency;
 mod leave;
+mod nowhere;
 mod object;
 mod readers;
 mod rescue;

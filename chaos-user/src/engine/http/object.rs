@@ -13,7 +13,7 @@ use aya::programs::{CgroupAttachMode, Program, SchedClassifier, SkMsg, SkSkb, So
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader};
 use chaos_abi::Shared;
-use chaos_abi::detour::{AskedPort, Home, Reader, Stream};
+use chaos_abi::detour::{AskedPort, Home, Reader, Stream, away, place};
 use chaos_abi::http::{HttpCounters, HttpRule, HttpSlot};
 use chaos_abi::limit::HTTP_TAIL;
 
@@ -159,6 +159,46 @@ impl Object {
         Ok(map)
     }
 
+    /// Lets bytes that are thrown away go to a socket that takes none. Before anything is.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_nowhere(&mut self, nowhere: &TcpStream) -> Result<(), EngineError> {
+        const NOWHERE: &str = "NOWHERE";
+        let map = self.ebpf.map_mut(NOWHERE).ok_or_else(|| missing(NOWHERE))?;
+        let mut map: SockHash<&mut MapData, u32> =
+            SockHash::try_from(map).map_err(map_error(NOWHERE))?;
+        map.insert(0, nowhere.as_raw_fd(), 0).map_err(map_error(NOWHERE))
+    }
+
+    /// Diverts a connection of ours, all bytes of which are the agent's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn divert(&mut self, number: u64, socket: &TcpStream) -> Result<(), EngineError> {
+        const DIVERTED: &str = "DIVERTED";
+        let stream = Stream { away: away::IS_AWAY, early: u64::MAX, ..Stream::default() };
+        self.streams_mut()?.insert(number, Pod(stream), 0).map_err(map_error("STREAMS"))?;
+        let map = self.ebpf.map_mut(DIVERTED).ok_or_else(|| missing(DIVERTED))?;
+        let mut map: SockHash<&mut MapData, u64> =
+            SockHash::try_from(map).map_err(map_error(DIVERTED))?;
+        map.insert(number, socket.as_raw_fd(), 0).map_err(map_error(DIVERTED))
+    }
+
+    /// Forgets such a connection.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn forget(&mut self, number: u64) -> Result<(), EngineError> {
+        self.streams_mut()?.remove(&number).map_err(map_error("STREAMS"))
+    }
+
+    fn streams_mut(&mut self) -> Result<HashMap<&mut MapData, u64, Pod<Stream>>, EngineError> {
+        const STREAMS: &str = "STREAMS";
+        let map = self.ebpf.map_mut(STREAMS).ok_or_else(|| missing(STREAMS))?;
+        HashMap::try_from(map).map_err(map_error(STREAMS))
+    }
+
     /// Connections that are diverted, by their numbers, and whether the agent has a request of theirs.
     ///
     /// # Errors
@@ -177,13 +217,15 @@ impl Object {
     /// [`EngineError::Unsupported`] where the kernel does not tell what is needed, else what it says.
     pub fn ask(&mut self, port: AskedPort) -> Result<(), EngineError> {
         if !self.is_accepting {
-            let at =
-                btf::offset("tcp_sock", "copied_seq").map_err(|e| EngineError::Unsupported {
-                    mechanism: "editing HTTP requests",
-                    reason: format!("this kernel does not tell its types: {e}"),
-                    way_out: "use a kernel with CONFIG_DEBUG_INFO_BTF on the nodes of the targets",
-                })?;
-            self.set("COPIED_AT", 0, at)?;
+            let unknown = |e| EngineError::Unsupported {
+                mechanism: "editing HTTP requests",
+                reason: format!("this kernel does not tell its types: {e}"),
+                way_out: "use a kernel with CONFIG_DEBUG_INFO_BTF on the nodes of the targets",
+            };
+            let copied = btf::offset("tcp_sock", "copied_seq").map_err(unknown)?;
+            let file = btf::offset("sock", "sk_socket").map_err(unknown)?;
+            self.set("PLACES", place::COPIED, copied)?;
+            self.set("PLACES", place::FILE, file)?;
             let cgroup = readers::root_cgroup()?;
             let program = self.ebpf.program_mut(ACCEPT).ok_or_else(|| missing(ACCEPT))?;
             let Program::SockOps(program) = program else { return Err(missing(ACCEPT)) };
