@@ -143,7 +143,8 @@ const _: () = assert!(size_of::<Handed>() == 8);
 const _: () = assert!(size_of::<Home>() == 16);
 const _: () = assert!(size_of::<Stream>() == 40 + 2 * EXCHANGES_PER_DEVICE);
 const _: () = assert!(size_of::<Taken>() == 32 + 2 * EXCHANGES_PER_DEVICE + TAKEN);
-const _: () = assert!(size_of::<Reader>() == 16 && size_of::<AskedPort>() == 16);
+const _: () = assert!(size_of::<Reader>() == 16);
+const _: () = assert!(size_of::<AskedPort>() == 16);
 
 // SAFETY: `repr(C)`, integers only, sizes asserted.
 unsafe impl Shared for DetourHeader {}

@@ -88,13 +88,14 @@ fn every_example_about_names_runs_acts_and_recovers() -> Result<Done> {
 }
 
 /// Faults of HTTP: what is asked for there, and what the client sees.
-const ON_HTTP: [(&str, &str); 6] = examples![
+const ON_HTTP: [(&str, &str); 7] = examples![
     "http-abort-request.yaml",
     "http-abort.yaml",
     "http-delay.yaml",
     "http-patch-body.yaml",
     "http-replace-body.yaml",
     "http-replace-code.yaml",
+    "http-replace-request.yaml",
 ];
 
 fn every_example_of_http_runs_acts_and_recovers() -> Result<Done> {
@@ -128,6 +129,10 @@ fn every_example_of_http_runs_acts_and_recovers() -> Result<Done> {
                 let new = client.get("/json")?.body;
                 new == br#"{"a":1,"b":{"c":[2,3]},"foo":"bar"}"#
                     && client.get("/")?.body.len() == 10
+            }
+            "http-replace-request.yaml" => {
+                client.get("/api/x")?.body == b"this is /v2/maintenance\n"
+                    && client.get("/other")?.body == b"this is /other\n"
             }
             "http-replace-body.yaml" => client.get("/")?.body == b"{\"new\":true}",
             _ => {

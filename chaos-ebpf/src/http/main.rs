@@ -8,7 +8,7 @@
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks. [`upload`]: the
 //!   same for the chunks of a request.
-//! - [`turn`]: requests that the agent edits.
+//! - [`turn`]: requests that the agent edits. [`received`]: their bytes, where sockets receive them.
 //! - [`choice`]: which exchanges mean a response. [`away`]: responses that the agent edits.
 //! - [`segment`]: a TCP segment as helpers show it. [`maps`]: every map.
 //!
@@ -38,6 +38,8 @@ mod join;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod meant;
+#[cfg(target_arch = "bpf")]
+mod received;
 #[cfg(target_arch = "bpf")]
 mod request;
 #[cfg(target_arch = "bpf")]

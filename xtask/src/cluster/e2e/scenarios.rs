@@ -103,6 +103,7 @@ pub const ALL: &[(&str, Scenario, Tier)] = &[
     ),
     ("http: half a second on one path, and on nothing else", http::late, Ci),
     ("http: JSON is merged into what another experiment answers", http::merged, Ci),
+    ("http: requests arrive as requests for another page", http::asked, Ci),
     ("http: what this version cannot do is said in the records", http::unsupported, Ci),
     ("two families: half a second on myapp1 is half a second in IPv6", dual::delay, Ci),
     ("two families: a partition is one of all addresses, one way and both", dual::partition, Full),

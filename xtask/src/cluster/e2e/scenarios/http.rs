@@ -133,17 +133,51 @@ pub fn merged(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Requests for what does not exist arrive as requests for the page, and as they are sent when it is over.
+pub fn asked(bench: &Bench<'_>) -> Result<()> {
+    let client = shop::app(bench, "myapp2")?.into_iter().next().context("a pod of myapp2")?;
+    let all = shop::app(bench, "myapp1")?;
+    let absent = |pod: &shop::Pod| {
+        let url = format!("{}/no/such/page", bench::url(&pod.address).trim_end_matches('/'));
+        // Twice on one connection.
+        shop::shell(
+            bench,
+            &client,
+            &format!("curl --silent --include --max-time 5 '{url}' '{url}'"),
+        )
+    };
+    let spec = json!({
+        "mode": "all", "selector": shop::selector("myapp1"), "target": "Request", "port": 80,
+        "path": "/no/*", "replace": { "path": "/" }, "patch": { "headers": [["X-More", "yes"]] },
+        "kfault": { "role": "server" },
+    });
+    bench.apply(&object("HTTPChaos", "asked", &spec))?;
+    bench.condition("httpchaos/asked", "AllInjected")?;
+    for pod in &all {
+        let said = absent(pod)?;
+        ensure!(is_page(&said) && said.matches(PAGE).count() == 2, "{} answers {said:?}", pod.name);
+        ensure!(is_page(&see(bench, &client, &pod.address)?), "another path of {}", pod.name);
+    }
+    bench.neighbour_is_well()?;
+    bench.kubectl(&["delete", "httpchaos/asked", "--timeout=10s"])?;
+    for pod in &all {
+        let said = absent(pod)?;
+        ensure!(said.starts_with("HTTP/1.1 404"), "{} answers {said:?} when it is over", pod.name);
+    }
+    Ok(())
+}
+
 /// What is not there yet is said in the record, and can be deleted.
 pub fn unsupported(bench: &Bench<'_>) -> Result<()> {
     let spec = json!({
-        "mode": "all", "selector": shop::selector("myapp1"), "target": "Request", "port": 80,
-        "replace": { "path": "/host" },
+        "mode": "all", "selector": shop::selector("myapp1"), "target": "Response", "port": 80,
+        "replace": { "code": 503 }, "kfault": { "role": "client" },
     });
     bench.apply(&object("HTTPChaos", "later", &spec))?;
     bench.until("the records to say why nothing acts", || {
         let status = bench.get(&["httpchaos/later"])?["status"].clone();
         let text = status["experiment"]["containerRecords"].to_string();
-        Ok(text.contains("spec.target: not supported by this version"))
+        Ok(text.contains("spec.kfault.role: not supported by this version"))
     })?;
     let client = shop::app(bench, "myapp2")?.into_iter().next().context("a pod of myapp2")?;
     let server = shop::app(bench, "myapp1")?.into_iter().next().context("a pod of myapp1")?;
