@@ -55,6 +55,8 @@ pub struct Stream {
     pub is_first: u64,
     /// Sequence number behind what came before the connection was accepted; all ones: nothing did.
     pub early: u64,
+    /// 1: there was no room for bytes of it, and they are lost.
+    pub lost: u64,
     /// Exchanges that may mean its requests, each as its index and one; 0 = none.
     pub exchanges: [u16; EXCHANGES_PER_DEVICE],
 }
@@ -141,7 +143,7 @@ const _: () = assert!(size_of::<DetourHeader>() == DETOUR_HEADER as usize);
 
 const _: () = assert!(size_of::<Handed>() == 8);
 const _: () = assert!(size_of::<Home>() == 16);
-const _: () = assert!(size_of::<Stream>() == 40 + 2 * EXCHANGES_PER_DEVICE);
+const _: () = assert!(size_of::<Stream>() == 48 + 2 * EXCHANGES_PER_DEVICE);
 const _: () = assert!(size_of::<Taken>() == 32 + 2 * EXCHANGES_PER_DEVICE + TAKEN);
 const _: () = assert!(size_of::<Reader>() == 16);
 const _: () = assert!(size_of::<AskedPort>() == 16);

@@ -34,7 +34,6 @@ pub fn http_received(ctx: SkBuffContext) -> u32 {
         let skip = from.wrapping_sub(start);
         let skip = if skip.cast_signed() > 0 { skip } else { 0 };
         let mut taking = Taking { skb, stream, number, size, skip };
-        // Where less is copied the agent finds that bytes are missing, and cuts the connection.
         bpf_loop(MOST, one_part as *mut c_void, (&raw mut taking).cast(), 0);
         (*stream).is_first = 0;
         let early = load(&raw const (*stream).early);
@@ -81,7 +80,7 @@ const MOST: u32 = 128;
 #[repr(C)]
 struct Taking {
     skb: *mut __sk_buff,
-    stream: *const Stream,
+    stream: *mut Stream,
     number: u64,
     size: u32,
     skip: u32,
@@ -100,7 +99,11 @@ unsafe extern "C" fn one_part(i: u64, taking: *mut Taking) -> i64 {
         let most = if left > TAKEN as u32 { TAKEN as u32 } else { left };
         // The verifier needs to see that there is a byte, and no more than there is room for.
         let length = below::<{ TAKEN as u64 - 1 }>(most - 1) as u32 + 1;
-        let Some(mut record) = TAKEN_BYTES.reserve::<Taken>(0) else { return 1 };
+        let Some(mut record) = TAKEN_BYTES.reserve::<Taken>(0) else {
+            // The agent looks for such, and cuts their connections.
+            (*t.stream).lost = 1;
+            return 1;
+        };
         let taken = record.as_mut_ptr();
         (*taken).connection = t.number;
         (*taken).skip = t.skip.saturating_sub(at) as u64;
@@ -116,6 +119,7 @@ unsafe extern "C" fn one_part(i: u64, taking: *mut Taking) -> i64 {
         let to = (&raw mut (*taken).bytes).cast();
         if bpf_skb_load_bytes(t.skb.cast(), at, to, length) != 0 {
             record.discard(0);
+            (*t.stream).lost = 1;
             return 1;
         }
         record.submit(0);

@@ -32,6 +32,8 @@ const UNKNOWN: u64 = u64::MAX;
 /// A tunnel, as far as anybody knows. Smaller than [`UNKNOWN`], and no length.
 const TUNNEL: u64 = UNKNOWN - 1;
 const NONE: u32 = u32::MAX;
+/// So much of a body does not go through the agent: its bytes are counted in 31 bits.
+const LONGEST: u64 = 1 << 30;
 
 const HEAD_METHOD: u64 = hash(b"HEAD");
 const CONNECT_METHOD: u64 = hash(b"CONNECT");
@@ -346,7 +348,9 @@ fn arrive(
         keep(skb, segment, slot, c, asked);
     }
     let is_asking = asked.unfinished != NONE && asked.is_bad == 0;
-    if asked.turning != 0 || is_asking && asked.asks & asked.mask != 0 {
+    if asked.turning != 0 && c.request_left != UNKNOWN && c.request_left >= LONGEST {
+        pass(slot, &asked.turning, passed::LONG_BODY);
+    } else if asked.turning != 0 || is_asking && asked.asks & asked.mask != 0 {
         turn::divert(skb, segment, slot, asked, before as u32, skip);
     }
     if asked.is_meant != 0 && c.id == 0 && !join::join(skb, segment, c, waits) {

@@ -95,6 +95,12 @@ fn status() -> Manifest {
     Manifest::http(PORT).with("path", json!("/absent")).with("replace", json!({"code": 503}))
 }
 
+/// Requests that get a header more.
+fn asked(path: &str) -> Manifest {
+    let manifest = Manifest::http(PORT).with("target", json!("Request")).with("path", json!(path));
+    manifest.with("patch", json!({"headers": [["X-Added", "yes"]]}))
+}
+
 /// What one request gets: its status and its body.
 fn one(net: &Net, port: u16, path: &str) -> Result<(String, Vec<u8>)> {
     let mut client = Client::connect(&net.server.ns, at(net, port))?;
@@ -104,12 +110,13 @@ fn one(net: &Net, port: u16, path: &str) -> Result<(String, Vec<u8>)> {
 
 pub fn rate(found: &mut Findings) -> Result<()> {
     const UNMATCHED: &str = "responses, armed, none meant";
+    const ASKED_FOR: &str = "responses, armed for requests, none meant";
     const NOISE: &str = "responses, not armed, measured twice";
     const BODY: &str = "responses with another body";
     const STATUS: &str = "responses with another status";
-    let goals = [Goal::Ratio(0.95), Goal::Ratio(2.0), Goal::Ratio(2.0)];
+    let goals = [Goal::Ratio(0.95), Goal::Ratio(2.0), Goal::Ratio(2.0), Goal::Ratio(0.95)];
     if let Some(why) = why_not() {
-        for (figure, goal) in [UNMATCHED, BODY, STATUS].into_iter().zip(goals) {
+        for (figure, goal) in [UNMATCHED, BODY, STATUS, ASKED_FOR].into_iter().zip(goals) {
             found.not_measured(figure, UNIT, None, goal, &why);
         }
         return Ok(());
@@ -127,6 +134,10 @@ pub fn rate(found: &mut Findings) -> Result<()> {
     let armed_only = || armed(&net, &other, false, plain);
     let (ours, theirs) = in_turn(armed_only, plain)?;
     found.against(UNMATCHED, UNIT, ours, ("not armed", theirs), goals[0]);
+    // Every connection to the port is diverted then.
+    let other = asked("/nothing/like/this");
+    let (ours, theirs) = in_turn(|| armed(&net, &other, false, plain), plain)?;
+    found.against(ASKED_FOR, UNIT, ours, ("not armed", theirs), goals[3]);
     // How far apart two are that are the same.
     let (one_half, other_half) = in_turn(plain, plain)?;
     found.against(NOISE, UNIT, one_half, ("not armed", other_half), Goal::Told);
@@ -199,11 +210,13 @@ pub fn latency(found: &mut Findings) -> Result<()> {
     const STATUS: &str = "p50 of a response with another status, above a plain one's";
     const DETOUR: &str = "p50 of a response on the detour, above a plain one's";
     const GOAL: Goal = Goal::AtMost(30.0);
+    const REQUEST: &str = "p50 of a request with another header, above a plain one's";
     const FURTHER: Goal = Goal::AtMost(300.0);
     let all = [
         (BODY, "/index.html", body(), GOAL),
         (STATUS, "/absent", status(), GOAL),
         (DETOUR, "/index.html", merged(), FURTHER),
+        (REQUEST, "/index.html", asked("/index.html"), FURTHER),
     ];
     if let Some(why) = why_not() {
         for (figure, .., goal) in all {

@@ -76,6 +76,8 @@ pub trait Exits {
     /// Gives a connection of requests back, of which so many bytes have come. False: more of them are
     /// on their way.
     fn leave(&mut self, connection: u64, taken: u64) -> bool;
+    /// Whether a connection of requests is closed, or bytes of it are lost.
+    fn is_gone(&mut self, connection: u64) -> bool;
     /// Sends some of these.
     fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent;
     /// Everything that shall be sent has been: the connection ends here.
@@ -90,6 +92,8 @@ pub trait Exits {
 /// How long bytes may be on their way here, nanoseconds: they may be lost in the network, and sent
 /// again.
 const LONGEST_NS: u64 = 5_000_000_000;
+/// How often it is looked whether connections of requests are still there, nanoseconds.
+const LOOK_NS: u64 = 1_000_000_000;
 
 /// Everything that is held.
 #[derive(Debug)]
@@ -103,6 +107,8 @@ pub struct Desk {
     full: BTreeSet<u64>,
     /// Until when more of a connection has to come, in order.
     expected: BTreeSet<(u64, u64)>,
+    /// When connections of requests are looked after next; none where there is none.
+    looked: Option<u64>,
     held: usize,
     tally: Tally,
 }
@@ -150,6 +156,7 @@ impl Desk {
             due: BTreeSet::new(),
             full: BTreeSet::new(),
             expected: BTreeSet::new(),
+            looked: None,
             held: 0,
             tally: Tally::default(),
         }
@@ -182,7 +189,8 @@ impl Desk {
     #[must_use]
     pub fn next_due(&self) -> Option<u64> {
         let due = self.due.iter().find(|(_, id)| !self.full.contains(id));
-        due.into_iter().chain(self.expected.first()).map(|(due, _)| *due).min()
+        let due = due.into_iter().chain(self.expected.first()).map(|(due, _)| *due);
+        due.chain(self.looked).min()
     }
 
     /// Connections that wait until they can be written to.
@@ -216,6 +224,9 @@ impl Desk {
         });
         self.expected.remove(&(line.expected, id));
         line.expected = 0;
+        if message == Message::Request {
+            self.looked.get_or_insert(now + LOOK_NS);
+        }
         let before = line.held();
         let mut out = Vec::new();
         if is_new && arrival.begins.is_empty() {
@@ -281,7 +292,14 @@ impl Desk {
         }
         // What has been let in and does not come is lost.
         let late = self.expected.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id);
-        for id in late.collect::<Vec<u64>>() {
+        let mut lost: BTreeSet<u64> = late.collect();
+        if self.looked.is_some_and(|at| at <= now) {
+            let requests = self.lines.iter().filter(|(_, line)| line.message == Message::Request);
+            let all: Vec<u64> = requests.map(|(id, _)| *id).collect();
+            self.looked = (!all.is_empty()).then_some(now + LOOK_NS);
+            lost.extend(all.into_iter().filter(|id| exits.is_gone(*id)));
+        }
+        for id in lost {
             self.tally.cut += 1;
             exits.reset(id);
             self.forget(id);

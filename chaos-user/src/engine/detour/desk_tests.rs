@@ -10,6 +10,7 @@ use crate::engine::message::{Armed, Asked, Bounds, Odd, Verb};
 use crate::plan::exchange::{Matcher, Message};
 
 const MS: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MS;
 
 /// Exits that write down what goes through them.
 #[derive(Default)]
@@ -47,6 +48,10 @@ impl Exits for Paper {
             self.drained.push((connection, taken, false));
         }
         let_in == taken
+    }
+
+    fn is_gone(&mut self, connection: u64) -> bool {
+        self.gone.contains(&connection)
     }
 
     fn open(&mut self, connection: u64, _pid: u32) -> bool {
@@ -218,15 +223,23 @@ fn requests_are_given_back_when_all_that_was_let_in_has_come() {
     assert_eq!((paper.text(2), desk.connections()), (new, 1));
     desk.take(2, requests(one, 0), MS, &mut paper);
     assert_eq!((paper.text(2), desk.connections()), ([new, new].concat().as_str(), 0));
+    let look = desk.next_due().unwrap();
+    desk.release(look, &mut paper);
     assert_eq!(desk.next_due(), None);
     // It never comes: the connection is cut.
     paper.let_in.insert(3, 1 << 20);
     desk.take(3, requests(one, 0), MS, &mut paper);
-    let due = desk.next_due().unwrap();
-    desk.release(due - 1, &mut paper);
+    desk.release(4 * SECOND, &mut paper);
     assert!(paper.reset.is_empty());
-    desk.release(due, &mut paper);
+    desk.release(6 * SECOND, &mut paper);
     assert_eq!((paper.reset.len(), desk.connections(), desk.held()), (1, 0, 0));
+    // So it is when its client has gone in the middle of one.
+    desk.take(4, requests(&one[..9], 0), 6 * SECOND, &mut paper);
+    desk.release(8 * SECOND, &mut paper);
+    assert_eq!(desk.connections(), 1);
+    paper.gone.insert(4);
+    desk.release(10 * SECOND, &mut paper);
+    assert_eq!((desk.connections(), desk.held()), (0, 0));
 }
 
 #[test]

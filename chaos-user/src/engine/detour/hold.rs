@@ -174,14 +174,6 @@ pub fn namespace_of(socket: RawFd) -> Option<u64> {
     Some(u64::from_ne_bytes([first, second].concat().try_into().ok()?))
 }
 
-/// The state of a connection, as `TCP_INFO` tells it; `None` for other sockets.
-#[must_use]
-pub fn tcp_state(socket: RawFd) -> Option<u8> {
-    let mut first = [0u32];
-    option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut first).ok()?;
-    first[0].to_ne_bytes().first().copied()
-}
-
 /// The port of our end of a socket of IPv4 or IPv6.
 #[must_use]
 pub fn local_port(socket: RawFd) -> Option<u16> {
@@ -223,11 +215,14 @@ pub fn say_no_more(socket: BorrowedFd<'_>) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) };
 }
 
-/// Whether both ends of a connection may still send.
+/// Whether this is a connection of TCP both ends of which may still send.
 #[must_use]
 pub fn is_open(socket: BorrowedFd<'_>) -> bool {
     const ESTABLISHED: u8 = 1;
-    tcp_state(socket.as_raw_fd()) == Some(ESTABLISHED)
+    // The state is the first byte.
+    let mut first = [0u32];
+    let known = option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, &mut first).is_ok();
+    known && first[0].to_ne_bytes().first() == Some(&ESTABLISHED)
 }
 
 fn descriptor(fd: libc::c_long) -> io::Result<OwnedFd> {

@@ -49,6 +49,9 @@ pub trait Source: Send {
     /// on their way.
     fn leave(&mut self, connection: u64, taken: u64) -> bool;
 
+    /// Whether a connection of requests is closed, or bytes of it are lost.
+    fn is_gone(&mut self, connection: u64) -> bool;
+
     /// Cuts a connection of requests.
     fn cut(&mut self, connection: u64);
 }
@@ -326,6 +329,10 @@ impl Exits for Sockets {
                 false
             }
         }
+    }
+
+    fn is_gone(&mut self, connection: u64) -> bool {
+        of_requests(connection).is_none_or(|one| self.source.is_gone(one))
     }
 
     fn leave(&mut self, connection: u64, taken: u64) -> bool {

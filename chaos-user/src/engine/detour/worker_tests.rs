@@ -59,6 +59,10 @@ impl Source for Servers {
         true
     }
 
+    fn is_gone(&mut self, _connection: u64) -> bool {
+        false
+    }
+
     fn cut(&mut self, _connection: u64) {}
 }
 

@@ -58,7 +58,8 @@ impl Agency {
         let rescue = Rescue::start(object.detoured()?).map_err(failed)?;
         object.set_detour(&input, &far_end)?;
         let pids = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        let mut turns = Turns::new(object.taken()?, object.returns()?).map_err(failed)?;
+        let mut turns = Turns::new(object.taken()?, object.returns()?, object.streams_again()?)
+            .map_err(failed)?;
         let nowhere = Nowhere::make(object, &mut turns)?;
         let homes = Homes {
             turns,
@@ -209,6 +210,10 @@ impl Source for Homes {
             tracing::error!(connection, %error, "a connection is not given back");
             false
         })
+    }
+
+    fn is_gone(&mut self, connection: u64) -> bool {
+        self.turns.is_gone(connection)
     }
 
     fn cut(&mut self, connection: u64) {

@@ -199,6 +199,16 @@ impl Object {
         HashMap::try_from(map).map_err(map_error(STREAMS))
     }
 
+    /// What has come of connections, for somebody else to look at.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn streams_again(&self) -> Result<HashMap<MapData, u64, Pod<Stream>>, EngineError> {
+        const STREAMS: &str = "STREAMS";
+        let map = MapData::from_id(self.detoured()?.streams).and_then(Map::from_map_data);
+        map.and_then(HashMap::try_from).map_err(map_error(STREAMS))
+    }
+
     /// Connections that are diverted, by their numbers, and whether the agent has a request of theirs.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use aya::maps::{MapData, SkStorage, SockHash};
@@ -15,8 +15,8 @@ use crate::engine::netns;
 use crate::engine::object::Pod;
 use crate::plan::exchange::Exchange;
 
-/// The first fields of what `TCP_INFO` tells, and the state of one that is open.
-const ESTABLISHED: u8 = 1;
+/// `BPF_NOEXIST`.
+const NEW: u64 = 1;
 
 /// The port of an exchange, as the kernel knows its namespace.
 ///
@@ -42,10 +42,8 @@ fn own_namespace() -> io::Result<u64> {
 }
 
 /// Makes readers of the open connections to a port. Where a thread waits in the kernel for bytes of
-/// the network alone, the next request has to reach it as it is.
-///
-/// # Errors
-/// When a map cannot be written for want of room.
+/// the network alone, the next request has to reach it as it is. Those that are readers already stay
+/// what they are; those for which a map has no room stay plain.
 pub fn join(
     at: AskedPort,
     readers: &mut SockHash<&mut MapData, u64>,
@@ -56,7 +54,7 @@ pub fn join(
         let fd = socket.as_raw_fd();
         let is_it = hold::local_port(fd) == Some(at.port as u16)
             && hold::namespace_of(fd) == Some(at.netns)
-            && hold::tcp_state(fd) == Some(ESTABLISHED);
+            && hold::is_open(socket.as_fd());
         if is_it
             && let Some(cookie) = hold::cookie_of(fd)
             && readers.insert(cookie, fd, 0).is_ok()
@@ -68,8 +66,8 @@ pub fn join(
     for (pid, number, socket, cookie) in joined {
         let state = if is_waited_for(pid, number) { reader::WAITS } else { reader::OPEN };
         let state = Pod(Reader { number: cookie, state });
-        if let Err(error) = states.insert(&socket.as_raw_fd(), state, 0) {
-            tracing::warn!(%error, "the requests of an open connection pass as they are");
+        if let Err(error) = states.insert(&socket.as_raw_fd(), state, NEW) {
+            tracing::debug!(%error, "an open connection is a reader already, or stays plain");
         }
     }
 }

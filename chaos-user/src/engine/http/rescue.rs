@@ -157,20 +157,17 @@ pub fn watch(maps: Maps) -> Result<usize, EngineError> {
     hold::each(|socket| {
         let fd = socket.as_raw_fd();
         let Some(cookie) = hold::cookie_of(fd) else { return };
-        if let Some(is_away) = streams.get(&cookie) {
-            if *is_away {
-                hold::reset(socket.as_fd());
-                count += 1;
-            } else {
-                diverted.push(socket);
-            }
-        } else if known.contains(&cookie) {
+        let is_short = known.contains(&cookie) && {
             let given = held.handed.get(&fd, 0).map_or(0, |Pod(handed)| handed.bytes);
             let gone = held.homes.get(&fd, 0).map_or(0, |Pod(home)| home.taken);
-            if given != gone {
-                hold::reset(socket.as_fd());
-                count += 1;
-            }
+            given != gone
+        };
+        let is_away = streams.get(&cookie).copied();
+        if is_short || is_away == Some(true) {
+            hold::reset(socket.as_fd());
+            count += 1;
+        } else if is_away.is_some() {
+            diverted.push(socket);
         }
     });
     // The others come to their end, and servers read what was put back for them, before the map goes.

@@ -5,13 +5,14 @@ use std::mem::offset_of;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use aya::maps::{MapData, RingBuf, SockHash};
-use chaos_abi::detour::Taken;
+use aya::maps::{HashMap, MapData, RingBuf, SockHash};
+use chaos_abi::detour::{Stream, Taken};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
 use super::agency::pair;
 use crate::engine::detour::desk::{Arrival, Begins};
 use crate::engine::detour::hold;
+use crate::engine::object::Pod;
 
 /// Bytes that are put at once at most.
 const AT_ONCE: usize = 16 << 10;
@@ -26,6 +27,8 @@ pub struct Turns {
     taken: RingBuf<MapData>,
     /// Where programs find `back`.
     returns: SockHash<MapData, u32>,
+    /// What has come of connections.
+    streams: HashMap<MapData, u64, Pod<Stream>>,
     /// What is written here goes to the program behind it.
     back: TcpStream,
     /// What the program lets pass arrives here.
@@ -58,9 +61,13 @@ impl Turns {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn new(taken: RingBuf<MapData>, returns: SockHash<MapData, u32>) -> io::Result<Self> {
+    pub fn new(
+        taken: RingBuf<MapData>,
+        returns: SockHash<MapData, u32>,
+        streams: HashMap<MapData, u64, Pod<Stream>>,
+    ) -> io::Result<Self> {
         let (back, far_end) = pair()?;
-        let mut turns = Self { taken, returns, back, far_end };
+        let mut turns = Self { taken, returns, streams, back, far_end };
         turns.renew()?;
         Ok(turns)
     }
@@ -123,6 +130,12 @@ impl Turns {
         self.returns.insert(0, back.as_raw_fd(), 0).map_err(io::Error::other)?;
         (self.back, self.far_end) = (back, far_end);
         Ok(())
+    }
+
+    /// Whether a connection is closed, or bytes of it are lost.
+    #[must_use]
+    pub fn is_gone(&self, connection: u64) -> bool {
+        self.streams.get(&connection, 0).map_or(true, |Pod(stream)| stream.lost != 0)
     }
 
     /// Cuts a connection.
