@@ -55,10 +55,20 @@ pub struct Stream {
     pub is_first: u64,
     /// Sequence number behind what came before the connection was accepted; all ones: nothing did.
     pub early: u64,
-    /// 1: there was no room for bytes of it, and they are lost.
-    pub lost: u64,
+    /// What has become of it: one of [`fate`].
+    pub fate: u64,
     /// Exchanges that may mean its requests, each as its index and one; 0 = none.
     pub exchanges: [u16; EXCHANGES_PER_DEVICE],
+}
+
+/// Values of [`Stream::fate`].
+pub mod fate {
+    /// It goes on.
+    pub const LIVES: u64 = 0;
+    /// Its client says nothing more, which its server has not been told yet.
+    pub const ENDS: u64 = 1;
+    /// There was no room for bytes of it, and they are lost.
+    pub const LOST: u64 = 2;
 }
 
 /// How far the agent has a connection, in one word, which changes as a whole: 0 where it has not. Both

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
-use chaos_abi::detour::{Stream, TAKEN, Taken, away};
+use chaos_abi::detour::{Stream, TAKEN, Taken, away, fate};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
 use crate::maps::{NOWHERE, STREAMS, TAKEN_BYTES, below};
@@ -101,7 +101,7 @@ unsafe extern "C" fn one_part(i: u64, taking: *mut Taking) -> i64 {
         let length = below::<{ TAKEN as u64 - 1 }>(most - 1) as u32 + 1;
         let Some(mut record) = TAKEN_BYTES.reserve::<Taken>(0) else {
             // The agent looks for such, and cuts their connections.
-            (*t.stream).lost = 1;
+            (*t.stream).fate = fate::LOST;
             return 1;
         };
         let taken = record.as_mut_ptr();
@@ -119,7 +119,7 @@ unsafe extern "C" fn one_part(i: u64, taking: *mut Taking) -> i64 {
         let to = (&raw mut (*taken).bytes).cast();
         if bpf_skb_load_bytes(t.skb.cast(), at, to, length) != 0 {
             record.discard(0);
-            (*t.stream).lost = 1;
+            (*t.stream).fate = fate::LOST;
             return 1;
         }
         record.submit(0);

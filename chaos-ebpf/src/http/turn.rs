@@ -18,7 +18,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::{sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
-use chaos_abi::detour::{AskedPort, Reader, Stream, away, place, reader as state};
+use chaos_abi::detour::{AskedPort, Reader, Stream, away, fate, place, reader as state};
 use chaos_abi::http::{HttpSlot, passed};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
@@ -166,7 +166,15 @@ unsafe fn stream(sk: *mut bpf_sock) -> Option<*mut Stream> {
 #[inline(always)]
 pub unsafe fn holds_end(sk: *mut bpf_sock) -> bool {
     // SAFETY: as promised.
-    unsafe { stream(sk).is_some_and(|stream| load(&raw const (*stream).away) != 0) }
+    unsafe {
+        let Some(stream) = stream(sk) else { return false };
+        let is_away = load(&raw const (*stream).away) != 0;
+        if is_away && (*stream).fate == fate::LIVES {
+            // It may be that the rest of the request never comes.
+            (*stream).fate = fate::ENDS;
+        }
+        is_away
+    }
 }
 
 /// Tells of a packet of a connection that the agent may have.

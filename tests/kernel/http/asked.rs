@@ -31,6 +31,7 @@ pub fn tests() -> Vec<Test> {
         connections_that_were_open_before_are_edited_and_end_well,
         requests_to_nginx_and_node_are_edited_for_many_at_a_time,
         only_requests_to_the_server_of_a_cgroup_are_edited,
+        a_client_that_leaves_in_the_middle_of_a_request_is_gone,
         killed_with_requests_on_their_way_none_hangs,
     ));
     all
@@ -368,6 +369,32 @@ fn only_requests_to_the_server_of_a_cgroup_are_edited() -> Result<Done> {
     }
     let summary = kfault.stop()?;
     ensure!(summary.exchanged("injected") == 6, "{}", summary.json());
+    Ok(Done::Kept)
+}
+
+/// Its server must not wait for the rest for ever.
+fn a_client_that_leaves_in_the_middle_of_a_request_is_gone() -> Result<Done> {
+    needs_http!();
+    let scene = Scene::new(Style::Whole)?;
+    let manifest = asking("/echo*").with("replace", replaced("another"));
+    scene.with(&[&manifest], |_| {
+        let text = post("/echo", b"hello");
+        for part in [&text[..9], &text[..text.len() - 2]] {
+            let mut client = scene.client()?;
+            client.send(part)?;
+            std::thread::sleep(Duration::from_millis(50));
+            // Reset, or closed without a response to half of a request.
+            client.say_no_more()?;
+            client.ensure_closed()?;
+        }
+        // One that says no more behind a whole request has its response.
+        let mut client = scene.client()?;
+        client.send(&text)?;
+        client.say_no_more()?;
+        let asked = Asked::of(&client.response("POST")?);
+        ensure!(asked.body() == b"another", "{}", asked.line());
+        Ok(())
+    })?;
     Ok(Done::Kept)
 }
 

@@ -344,6 +344,11 @@ impl Client {
         self.stream.write_all(bytes).context("send a request")
     }
 
+    /// Sends nothing more.
+    pub fn say_no_more(&self) -> Result<()> {
+        self.stream.shutdown(std::net::Shutdown::Write).context("end a connection")
+    }
+
     /// Asks and waits for the response.
     pub fn get(&mut self, path: &str) -> Result<Response> {
         self.send(request("GET", path).as_bytes())?;

@@ -4,30 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub use super::limits::Limits;
 use super::pad::pad;
 use super::tally::Tally;
 use crate::engine::message::{
-    Armed, Asked, Bounds, Lane, Odd, Rest, Step, Verdict, is_interim, request_verdict,
-    response_verdict,
+    Armed, Asked, Lane, Odd, Rest, Step, Verdict, is_interim, request_verdict, response_verdict,
 };
 use crate::plan::exchange::Message;
-
-/// How much is kept, bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Of one connection.
-    pub connection: usize,
-    /// Of all together.
-    pub all: usize,
-    /// Of one message.
-    pub message: Bounds,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { connection: 4 << 20, all: 64 << 20, message: Bounds::default() }
-    }
-}
 
 /// What has come of one direction of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +51,17 @@ pub enum Sent {
     Gone,
 }
 
+/// What has become of a connection of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Lives,
+    /// Its client says nothing more.
+    Ends,
+    /// It is closed, or bytes of it are lost.
+    Gone,
+}
+
 /// Where connections go on.
 pub trait Exits {
     /// Takes hold of a connection that something has come of, so that its server may close it.
@@ -76,8 +70,8 @@ pub trait Exits {
     /// Gives a connection of requests back, of which so many bytes have come. False: more of them are
     /// on their way.
     fn leave(&mut self, connection: u64, taken: u64) -> bool;
-    /// Whether a connection of requests is closed, or bytes of it are lost.
-    fn is_gone(&mut self, connection: u64) -> bool;
+    /// What has become of a connection of requests.
+    fn fate(&mut self, connection: u64) -> Fate;
     /// Sends some of these.
     fn send(&mut self, connection: u64, bytes: &[u8]) -> Sent;
     /// Everything that shall be sent has been: the connection ends here.
@@ -122,6 +116,8 @@ struct Line {
     may: Vec<usize>,
     /// Of requests: until when something more of them has to come that is on its way; 0 = nothing.
     expected: u64,
+    /// When something came last.
+    last: u64,
     asked: VecDeque<Asked>,
     /// Exchanges that mean the message that is under way.
     meant: Vec<usize>,
@@ -214,6 +210,7 @@ impl Desk {
             message,
             may: Vec::new(),
             expected: 0,
+            last: now,
             asked: VecDeque::new(),
             meant: Vec::new(),
             queue: VecDeque::new(),
@@ -223,7 +220,7 @@ impl Desk {
             taken: 0,
         });
         self.expected.remove(&(line.expected, id));
-        line.expected = 0;
+        (line.expected, line.last) = (0, now);
         if message == Message::Request {
             self.looked.get_or_insert(now + LOOK_NS);
         }
@@ -295,9 +292,14 @@ impl Desk {
         let mut lost: BTreeSet<u64> = late.collect();
         if self.looked.is_some_and(|at| at <= now) {
             let requests = self.lines.iter().filter(|(_, line)| line.message == Message::Request);
-            let all: Vec<u64> = requests.map(|(id, _)| *id).collect();
-            self.looked = (!all.is_empty()).then_some(now + LOOK_NS);
-            lost.extend(all.into_iter().filter(|id| exits.is_gone(*id)));
+            let gone = requests.clone().filter(|(id, line)| match exits.fate(**id) {
+                Fate::Lives => false,
+                // What it has said may still be on its way here.
+                Fate::Ends => line.last + LOOK_NS <= now && !line.lane.can_be_left(),
+                Fate::Gone => true,
+            });
+            lost.extend(gone.map(|(id, _)| *id));
+            self.looked = requests.count().gt(&0).then_some(now + LOOK_NS);
         }
         for id in lost {
             self.tally.cut += 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent};
+use super::desk::{Arrival, Begins, Desk, Exits, Fate, Limits, Sent};
 use crate::engine::message::{Armed, Asked, Bounds, Odd, Verb};
 use crate::plan::exchange::{Matcher, Message};
 
@@ -21,6 +21,8 @@ struct Paper {
     /// So much may be sent on each connection; others have no end.
     room: BTreeMap<u64, usize>,
     gone: BTreeSet<u64>,
+    /// Their clients say nothing more.
+    ends: BTreeSet<u64>,
     finished: BTreeSet<u64>,
     /// So many bytes of requests have been let in; where nothing is said, all that have come.
     let_in: BTreeMap<u64, u64>,
@@ -50,8 +52,12 @@ impl Exits for Paper {
         let_in == taken
     }
 
-    fn is_gone(&mut self, connection: u64) -> bool {
-        self.gone.contains(&connection)
+    fn fate(&mut self, connection: u64) -> Fate {
+        match connection {
+            one if self.gone.contains(&one) => Fate::Gone,
+            one if self.ends.contains(&one) => Fate::Ends,
+            _ => Fate::Lives,
+        }
     }
 
     fn open(&mut self, connection: u64, _pid: u32) -> bool {
@@ -240,6 +246,16 @@ fn requests_are_given_back_when_all_that_was_let_in_has_come() {
     paper.gone.insert(4);
     desk.release(10 * SECOND, &mut paper);
     assert_eq!((desk.connections(), desk.held()), (0, 0));
+    // Half of a request is all that there will be; a whole one waits for its time.
+    let late = armed(json!({ "delay": "1m", "replace": { "path": "/new" } }));
+    desk.arm(Arc::new([Armed { message: Message::Request, ..late }]));
+    desk.take(5, requests(one, 0), 10 * SECOND, &mut paper);
+    desk.take(6, requests(&one[..9], 0), 10 * SECOND, &mut paper);
+    paper.ends.extend([5, 6]);
+    desk.release(13 * SECOND, &mut paper);
+    assert_eq!((paper.reset.contains(&6), desk.connections()), (true, 1));
+    desk.release(71 * SECOND, &mut paper);
+    assert_eq!((paper.text(5), desk.connections()), (new, 0));
 }
 
 #[test]

@@ -13,6 +13,7 @@
 pub mod desk;
 pub mod frame;
 pub mod hold;
+mod limits;
 mod pad;
 mod poll;
 mod tally;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
-use super::desk::{Arrival, Begins, Desk, Exits, Limits, Sent};
+use super::desk::{Arrival, Begins, Desk, Exits, Fate, Limits, Sent};
 use super::frame::{Broken, Frames};
 use super::hold;
 use super::poll::{Poll, Wake};
@@ -49,8 +49,8 @@ pub trait Source: Send {
     /// on their way.
     fn leave(&mut self, connection: u64, taken: u64) -> bool;
 
-    /// Whether a connection of requests is closed, or bytes of it are lost.
-    fn is_gone(&mut self, connection: u64) -> bool;
+    /// What has become of a connection of requests.
+    fn fate(&mut self, connection: u64) -> Fate;
 
     /// Cuts a connection of requests.
     fn cut(&mut self, connection: u64);
@@ -331,8 +331,8 @@ impl Exits for Sockets {
         }
     }
 
-    fn is_gone(&mut self, connection: u64) -> bool {
-        of_requests(connection).is_none_or(|one| self.source.is_gone(one))
+    fn fate(&mut self, connection: u64) -> Fate {
+        of_requests(connection).map_or(Fate::Gone, |one| self.source.fate(one))
     }
 
     fn leave(&mut self, connection: u64, taken: u64) -> bool {

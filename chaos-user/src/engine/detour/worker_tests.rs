@@ -13,7 +13,7 @@ use chaos_abi::detour::{DetourHeader, MAGIC};
 use chaos_abi::limit::HTTP_PIPELINE;
 use serde_json::{Value, json};
 
-use super::desk::{Arrival, Begins, Limits};
+use super::desk::{Arrival, Begins, Fate, Limits};
 use super::frame;
 use super::worker::{Detour, Source};
 use crate::engine::message::{Armed, Asked, Bounds, Verb};
@@ -59,8 +59,8 @@ impl Source for Servers {
         true
     }
 
-    fn is_gone(&mut self, _connection: u64) -> bool {
-        false
+    fn fate(&mut self, _connection: u64) -> Fate {
+        Fate::Lives
     }
 
     fn cut(&mut self, _connection: u64) {}

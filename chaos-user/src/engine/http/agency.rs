@@ -18,7 +18,7 @@ use super::nowhere::Nowhere;
 use super::object::Object;
 use super::rescue::Rescue;
 use super::turns::Turns;
-use crate::engine::detour::desk::{Arrival, Begins, Limits};
+use crate::engine::detour::desk::{Arrival, Begins, Fate, Limits};
 use crate::engine::detour::hold;
 use crate::engine::detour::worker::{Detour, Report, Source};
 use crate::engine::error::EngineError;
@@ -212,8 +212,8 @@ impl Source for Homes {
         })
     }
 
-    fn is_gone(&mut self, connection: u64) -> bool {
-        self.turns.is_gone(connection)
+    fn fate(&mut self, connection: u64) -> Fate {
+        self.turns.fate(connection)
     }
 
     fn cut(&mut self, connection: u64) {

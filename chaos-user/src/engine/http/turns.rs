@@ -6,11 +6,11 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use aya::maps::{HashMap, MapData, RingBuf, SockHash};
-use chaos_abi::detour::{Stream, Taken};
+use chaos_abi::detour::{Stream, Taken, fate};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
 use super::agency::pair;
-use crate::engine::detour::desk::{Arrival, Begins};
+use crate::engine::detour::desk::{Arrival, Begins, Fate};
 use crate::engine::detour::hold;
 use crate::engine::object::Pod;
 
@@ -132,10 +132,14 @@ impl Turns {
         Ok(())
     }
 
-    /// Whether a connection is closed, or bytes of it are lost.
+    /// What has become of a connection.
     #[must_use]
-    pub fn is_gone(&self, connection: u64) -> bool {
-        self.streams.get(&connection, 0).map_or(true, |Pod(stream)| stream.lost != 0)
+    pub fn fate(&self, connection: u64) -> Fate {
+        match self.streams.get(&connection, 0) {
+            Ok(Pod(Stream { fate: fate::LIVES, .. })) => Fate::Lives,
+            Ok(Pod(Stream { fate: fate::ENDS, .. })) => Fate::Ends,
+            Ok(_) | Err(_) => Fate::Gone,
+        }
     }
 
     /// Cuts a connection.
