@@ -146,6 +146,8 @@ impl Turns {
     pub fn cut(connection: u64) {
         match hold::anywhere(connection, None) {
             Ok((socket, _)) => hold::reset(socket.as_fd()),
+            // Whoever had it has closed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(connection, %error, "a connection cannot be cut"),
         }
     }
