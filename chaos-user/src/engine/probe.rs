@@ -43,6 +43,7 @@ pub struct Mechanism {
 const TIME: [&str; 5] = ["delay", "jitter", "reorder", "rate", "bandwidth"];
 const PACKETS: [&str; 5] = ["loss", "corrupt", "duplicate", "partition", "dns"];
 const HTTP: [&str; 1] = ["responses of HTTP servers"];
+const REQUESTS: [&str; 1] = ["requests to HTTP servers that become others"];
 
 fn mechanism(
     name: &'static str,
@@ -120,6 +121,7 @@ pub fn probe_all() -> Vec<Mechanism> {
         cgroup(&mut object, Kind::CgroupEgress),
     ));
     found.push(mechanism("http exchanges", &HTTP, http::probe()));
+    found.push(mechanism("http requests", &REQUESTS, http::probe_requests()));
     found.extend(strains());
     found
 }

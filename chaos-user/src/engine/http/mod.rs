@@ -394,3 +394,11 @@ pub(super) fn programs() -> Result<Vec<(&'static str, Option<u32>)>, EngineError
 pub(super) fn probe() -> Result<String, EngineError> {
     trial::acts().map(|()| "responses of servers, HTTP/1.0 and 1.1".to_owned())
 }
+
+/// Lets an exchange edit a request of our own.
+///
+/// # Errors
+/// See [`Exchanges::begin`], or that it did not act.
+pub(super) fn probe_requests() -> Result<String, EngineError> {
+    trial::edits().map(|()| "requests to servers are replaced and patched".to_owned())
+}
