@@ -124,6 +124,7 @@ pub struct AskedPort {
 
 /// Marks a [`DetourHeader`].
 pub const MAGIC: u32 = 0x6b66_6474;
+
 /// Bytes that a socket has received, on their way to the agent.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,8 +39,8 @@ const HEAD_METHOD: u64 = hash(b"HEAD");
 const CONNECT_METHOD: u64 = hash(b"CONNECT");
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Packets that arrive through a device: they pass here, whatever is seen; some are marked. What
-/// arrives in the moment in which the agent gives a connection back is sent again.
+/// Packets that arrive through a device: they pass here, whatever is seen; some are marked. The
+/// end of a connection whose request the agent has is dropped, and sent again.
 #[classifier]
 pub fn http_request(ctx: TcContext) -> i32 {
     match observe(ctx.skb.skb) {

@@ -106,43 +106,35 @@ pub unsafe fn load(at: *const u64) -> u64 {
     unsafe { core::ptr::read_volatile(at) }
 }
 
-/// What a packet finds.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Finds {
-    /// The agent has the connection, and gets this too.
-    Away,
-    /// It has not.
-    Home,
-}
-
-/// Tells of a packet that arrives while the agent may have its connection.
+/// Tells of a packet that arrives while the agent may have its connection; true where it has, and gets
+/// this too.
 ///
 /// # Safety
 /// The stream is a map value.
 #[inline(always)]
-unsafe fn follow(stream: *mut Stream, end: u32) -> Finds {
+unsafe fn follow(stream: *mut Stream, end: u32) -> bool {
     let mut i = 0;
     while i < TRIES {
         // SAFETY: as promised.
         unsafe {
             let old = load(&raw const (*stream).away);
             if old == 0 {
-                return Finds::Home;
+                return false;
             }
             let offset = end.wrapping_sub((*stream).from as u32);
             let before = (old >> away::LET_IN & away::MASK) as u32;
             if offset.wrapping_sub(before).cast_signed() <= 0 {
-                return Finds::Away;
+                return true;
             }
             let low = old & (away::IS_AWAY | away::MASK);
             let new = low | (offset as u64 & away::MASK) << away::LET_IN;
             if replace(&raw mut (*stream).away, old, new) == old {
-                return Finds::Away;
+                return true;
             }
         }
         i += 1;
     }
-    Finds::Away
+    true
 }
 
 /// The stream of a socket that is diverted.
@@ -187,7 +179,7 @@ pub unsafe fn arrives(sk: *mut bpf_sock, segment: &Segment, asked: &mut Asked) {
     unsafe {
         if let Some(stream) = stream(sk) {
             let end = segment.sequence.wrapping_add(segment.len);
-            if follow(stream, end) == Finds::Away {
+            if follow(stream, end) {
                 note_early(stream, sk, end, asked);
             }
         }
@@ -250,7 +242,7 @@ unsafe fn turn(
             return Err(passed::REFUSED);
         };
         let end = segment.sequence.wrapping_add(segment.len);
-        if follow(stream, end) == Finds::Away {
+        if follow(stream, end) {
             return Ok(());
         }
         if before != 0 {

@@ -318,7 +318,7 @@ impl Exchanges {
         }
         let mut sockets = Vec::new();
         hold::each(|socket| {
-            if hold::cookie_of(socket.as_raw_fd()).is_some_and(|one| streams.contains_key(&one)) {
+            if hold::cookie_of(socket.as_raw_fd()).is_some_and(|one| streams.contains(&one)) {
                 sockets.push(socket);
             }
         });

@@ -1,10 +1,11 @@
 //! The loaded BPF object of HTTP faults.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use aya::maps::sock::SockMapFd;
 use aya::maps::{
     Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf,
     SkStorage, SockHash,
@@ -71,10 +72,7 @@ impl Object {
         let sockets: SockHash<&MapData, u64> =
             SockHash::try_from(map).map_err(map_error("SOCKETS"))?;
         let sockets = sockets.fd().try_clone().map_err(too_old)?;
-        let program = ebpf.program_mut(RESPONSE).ok_or_else(|| missing(RESPONSE))?;
-        let Program::SkMsg(program) = program else { return Err(missing(RESPONSE)) };
-        SkMsg::load(program).map_err(too_old)?;
-        program.attach(&sockets).map_err(too_old)?;
+        message(&mut ebpf, RESPONSE, &sockets)?;
         Ok(Self { ebpf, request, hold, is_accepting: false })
     }
 
@@ -152,10 +150,7 @@ impl Object {
         let map = self.ebpf.take_map(RETURNS).ok_or_else(|| missing(RETURNS))?;
         let map: SockHash<MapData, u32> = SockHash::try_from(map).map_err(map_error(RETURNS))?;
         let returns = map.fd().try_clone().map_err(too_old)?;
-        let program = self.ebpf.program_mut(BACK).ok_or_else(|| missing(BACK))?;
-        let Program::SkMsg(program) = program else { return Err(missing(BACK)) };
-        SkMsg::load(program).map_err(too_old)?;
-        program.attach(&returns).map_err(too_old)?;
+        message(&mut self.ebpf, BACK, &returns)?;
         Ok(map)
     }
 
@@ -209,16 +204,16 @@ impl Object {
         map.and_then(HashMap::try_from).map_err(map_error(STREAMS))
     }
 
-    /// Connections that are diverted, by their numbers, and whether the agent has a request of theirs.
+    /// Numbers of the connections that are diverted.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn streams(&self) -> Result<BTreeMap<u64, bool>, EngineError> {
+    pub fn streams(&self) -> Result<BTreeSet<u64>, EngineError> {
         const STREAMS: &str = "STREAMS";
         let map = self.ebpf.map(STREAMS).ok_or_else(|| missing(STREAMS))?;
         let map: HashMap<&MapData, u64, Pod<Stream>> =
             HashMap::try_from(map).map_err(map_error(STREAMS))?;
-        Ok(map.iter().flatten().map(|(number, Pod(stream))| (number, stream.away != 0)).collect())
+        Ok(map.keys().flatten().collect())
     }
 
     /// Diverts connections to a port, those that are open now among them.
@@ -399,6 +394,14 @@ impl Object {
         let values = map.get(&index, 0).map_err(map_error(name))?;
         Ok(values.iter().map(|Pod(value)| *value).collect())
     }
+}
+
+/// Loads a program that sees what the sockets of a map send.
+fn message(ebpf: &mut Ebpf, name: &'static str, map: &SockMapFd) -> Result<(), EngineError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let Program::SkMsg(program) = program else { return Err(missing(name)) };
+    SkMsg::load(program).map_err(too_old)?;
+    program.attach(map).map(drop).map_err(too_old)
 }
 
 /// Loads a program, and puts it where entry programs jump to; the table.

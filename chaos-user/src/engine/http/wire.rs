@@ -46,26 +46,25 @@ pub fn wire(exchange: &Exchange, deadline_ns: u64) -> Wire {
         rule.flags |= rule_flag::DRY_RUN;
     }
     let mut tail = Vec::new();
+    // Nothing becomes of the response to a request that is acted on but that it is late.
+    let is_response = exchange.message == Message::Response;
     if edit.abort {
-        let is_asked = exchange.message == Message::Request;
-        rule.flags |= if is_asked { rule_flag::CUT } else { rule_flag::ABORT };
+        rule.flags |= if is_response { rule_flag::ABORT } else { rule_flag::CUT };
     } else if reach::is_asking(exchange) {
         rule.flags |= rule_flag::ASKS;
     } else {
         let delay = edit.delay.unwrap_or_default();
         rule.delay_ns = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-        if edit.rewrites() && exchange.message == Message::Response {
+        if edit.rewrites() && is_response {
             rule.flags |= rule_flag::EDIT;
         }
     }
-    if exchange.message == Message::Request {
-        // Nothing becomes of its response but that it is late.
-    } else if reach::is_detour(edit) {
+    if is_response && reach::is_detour(edit) {
         rule.flags |= rule_flag::DETOUR;
         if edit.patch.body.is_some() {
             rule.flags |= rule_flag::MERGE;
         }
-    } else if !edit.abort {
+    } else if is_response && !edit.abort {
         if let Some(code) = edit.replace.code {
             let status = match phrase(code) {
                 Some(phrase) => format!("{code} {phrase}"),
