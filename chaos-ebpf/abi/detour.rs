@@ -49,7 +49,7 @@ pub struct Stream {
     pub away: u64,
     /// Sequence number of the byte that the socket gets next.
     pub next: u64,
-    /// That of the first byte which the agent gets.
+    /// That of the first byte which the agent gets, with [`HAD`] once it got any.
     pub from: u64,
     /// 1: nothing has come of it before.
     pub is_first: u64,
@@ -60,6 +60,9 @@ pub struct Stream {
     /// Exchanges that may mean its requests, each as its index and one; 0 = none.
     pub exchanges: [u16; EXCHANGES_PER_DEVICE],
 }
+
+/// In [`Stream::from`]: the agent has had bytes of it.
+pub const HAD: u64 = 1 << 32;
 
 /// Values of [`Stream::fate`].
 pub mod fate {
@@ -90,16 +93,25 @@ pub struct Reader {
     pub number: u64,
     /// Whether it is diverted: one of [`reader`].
     pub state: u64,
+    /// Where it [`reader::WAITS`]: with what comes behind this sequence number it does no more, if
+    /// [`reader::KNOWN`] is in it.
+    pub since: u64,
 }
 
 /// Places in the kernel's sockets, bytes, in this order.
 pub mod place {
     /// What has been read (`tcp_sock.copied_seq`).
     pub const COPIED: u32 = 0;
-    /// The file of it (`sock.sk_socket`), null before it is accepted.
-    pub const FILE: u32 = 1;
+    /// What its process holds of it (`sock.sk_socket`), null before it is accepted.
+    pub const SOCKET: u32 = 1;
+    /// In that: whether somebody waits for room to send (`socket.flags`).
+    pub const SOCKET_FLAGS: u32 = 2;
+    /// In that: its file (`socket.file`).
+    pub const FILE: u32 = 3;
+    /// In that: how it was opened (`file.f_flags`).
+    pub const FILE_FLAGS: u32 = 4;
     /// How many there are.
-    pub const ALL: u32 = 2;
+    pub const ALL: u32 = 5;
 }
 
 /// Values of [`Reader::state`].
@@ -110,6 +122,11 @@ pub mod reader {
     pub const WAITS: u64 = 1;
     /// It is.
     pub const DIVERTED: u64 = 2;
+    /// No more: it is plain, until its next bytes arrive.
+    pub const LEFT: u64 = 3;
+
+    /// A sequence number in [`super::Reader::since`] counts.
+    pub const KNOWN: u64 = 1 << 32;
 }
 
 /// A port of a network namespace to which requests come that are edited.
@@ -156,7 +173,7 @@ const _: () = assert!(size_of::<Handed>() == 8);
 const _: () = assert!(size_of::<Home>() == 16);
 const _: () = assert!(size_of::<Stream>() == 48 + 2 * EXCHANGES_PER_DEVICE);
 const _: () = assert!(size_of::<Taken>() == 32 + 2 * EXCHANGES_PER_DEVICE + TAKEN);
-const _: () = assert!(size_of::<Reader>() == 16);
+const _: () = assert!(size_of::<Reader>() == 24);
 const _: () = assert!(size_of::<AskedPort>() == 16);
 
 // SAFETY: `repr(C)`, integers only, sizes asserted.

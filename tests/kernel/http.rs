@@ -12,6 +12,7 @@ mod random;
 mod servers;
 mod targets;
 mod uploads;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -53,6 +54,7 @@ pub fn tests() -> Vec<Test> {
     all.extend(chunks::tests());
     all.extend(targets::tests());
     all.extend(uploads::tests());
+    all.extend(waiting::tests());
     all.extend(servers::tests());
     all.extend(foreign::tests());
     all.extend(clients::tests());

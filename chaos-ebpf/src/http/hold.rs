@@ -1,4 +1,5 @@
-//! Where packets leave: those of a delayed response are told when they may.
+//! Where packets leave: those of a delayed response are told when they may, and sockets that must not
+//! stay in a map leave it ([`leave`]).
 //!
 //! Only the time is written down here. Another program, at the end of the same chain, holds packets
 //! in the device's queue or in the delay line, as it does for delays of packets.
@@ -10,7 +11,7 @@ use aya_ebpf::programs::TcContext;
 use chaos_abi::http::LATE;
 
 use crate::maps::{HTTP_SLOTS_MAP, alive, connection};
-use crate::segment;
+use crate::{leave, segment};
 
 /// Packets that leave through a device: they pass, some with a time of departure.
 #[classifier]
@@ -36,6 +37,8 @@ fn appoint(skb: *mut __sk_buff) -> Option<()> {
     if sk.is_null() {
         return None;
     }
+    // SAFETY: not null.
+    unsafe { leave::look(sk) };
     // SAFETY: not null.
     let until = unsafe { core::ptr::read_volatile(&raw const connection(sk.cast(), 0)?.until) };
     if until == 0 || until <= alive()? {

@@ -4,7 +4,8 @@
 //!   first one joins a socket map ([`join`]); others never do, and keep their speed.
 //! - [`response`]: what the server sends on such a socket, before it is sent: which response
 //!   belongs to which request, and what becomes of it.
-//! - [`hold`]: where packets leave: when those of a delayed response may.
+//! - [`hold`]: where packets leave: when those of a delayed response may. [`leave`]: sockets that must
+//!   not stay in a map.
 //! - [`ask`] and [`answer`]: the two parsers. [`meant`] and [`wild`]: which requests are meant.
 //! - [`body`] and [`chunk`]: where a body ends, by its number of bytes or in chunks. [`upload`]: the
 //!   same for the chunks of a request.
@@ -34,6 +35,8 @@ mod chunk;
 mod hold;
 #[cfg(target_arch = "bpf")]
 mod join;
+#[cfg(target_arch = "bpf")]
+mod leave;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

@@ -3,7 +3,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::btf_maps::SkStorage;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_sk_storage_get};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, RingBuf, SockHash};
 use chaos_abi::detour::{AskedPort, Handed, Home, Reader, Stream, TAKEN_ALL, place};
@@ -91,7 +91,7 @@ pub static RETURNS: SockHash<u32> = SockHash::with_max_entries(1, 0);
 #[map]
 pub static NOWHERE: SockHash<u32> = SockHash::with_max_entries(1, 0);
 
-/// Where the kernel's sockets keep something, by [`chaos_abi::detour::place`]. 0 = it is not known.
+/// Where the kernel keeps something of sockets, by [`chaos_abi::detour::place`]. 0 = it is not known.
 #[map]
 pub static PLACES: Array<u32> = Array::with_max_entries(place::ALL, 0);
 
@@ -230,6 +230,8 @@ pub struct Connection {
     pub asked: u32,
     /// 1: more at a time than can be told apart, or no HTTP/1 any more. Everything passes.
     pub deaf: u32,
+    /// 1: some request has come before the response to the one before it was through.
+    pub pipelines: u32,
     /// Where in a request's body of chunks: one of [`crate::chunk`]'s.
     pub request_chunk: u32,
     /// A request was cut: whatever comes is cut too, until then.
@@ -332,6 +334,25 @@ pub unsafe fn reader(sk: *mut c_void, flags: u64) -> Option<&'static mut Reader>
     let map = (&raw const READER).cast_mut().cast();
     // SAFETY: as promised.
     unsafe { bpf_sk_storage_get(map, sk, core::ptr::null_mut(), flags).cast::<Reader>().as_mut() }
+}
+
+/// Reads something that the kernel keeps, at a place of its own behind an address.
+///
+/// # Safety
+/// There is room for `len` bytes at `to`. `scratch` is a word of a map.
+#[inline(always)]
+pub unsafe fn peek(from: u64, what: u32, scratch: *mut u64, to: *mut c_void, len: u32) -> bool {
+    let Some(at) = PLACES.get(what) else { return false };
+    if *at == 0 {
+        return false;
+    }
+    // SAFETY: the helper fails where there is nothing.
+    unsafe {
+        // In a map the verifier forgets that it is an address of a socket's, which allows no sums.
+        core::ptr::write_volatile(scratch, from);
+        let place = core::ptr::read_volatile(scratch) + *at as u64;
+        bpf_probe_read_kernel(to, len, place as *const _) == 0
+    }
 }
 
 /// Now, where the engine is alive.

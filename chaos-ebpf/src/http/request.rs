@@ -288,6 +288,8 @@ fn arrive(
         c.deaf = 0;
     }
     let waits = c.asked != c.answered;
+    // What the server has said since a head began may be a response, or a part of one.
+    let is_unclear = c.part != 0 && is_answered;
     if c.part == 0 {
         c.acked = segment.acked;
     }
@@ -353,7 +355,10 @@ fn arrive(
     } else if asked.turning != 0 || is_asking && asked.asks & asked.mask != 0 {
         turn::divert(skb, segment, slot, asked, before as u32, skip);
     }
-    if asked.is_meant != 0 && c.id == 0 && !join::join(skb, segment, c, waits) {
+    if asked.is_meant != 0
+        && c.id == 0
+        && (waits && is_unclear || !join::join(skb, segment, c, waits))
+    {
         pass(slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });
         c.answered = c.asked;
     }
@@ -440,6 +445,9 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
         asked.is_meant = 1;
     }
     let open = c.asked.wrapping_sub(c.answered);
+    if open != 0 {
+        c.pipelines = 1;
+    }
     if open >= HTTP_PIPELINE {
         if c.deaf == 0 {
             c.deaf = 1;

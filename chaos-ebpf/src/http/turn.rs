@@ -6,23 +6,21 @@
 //! kernel counts what was taken and what was put back as read (`tcp_eat_skb`,
 //! `tcp_bpf_recvmsg_parser`), which is of no importance until a socket leaves: userspace sees to that.
 
-use core::ffi::c_void;
-
 use aya_ebpf::bindings::{
     __sk_buff, BPF_ANY, BPF_F_INGRESS, BPF_SOCK_OPS_STATE_CB_FLAG, bpf_sock, sk_action,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_map_update_elem, bpf_msg_pop_data,
-    bpf_msg_pull_data, bpf_msg_redirect_hash, bpf_probe_read_kernel, bpf_sk_release,
-    bpf_sock_hash_update, bpf_sock_ops_cb_flags_set, bpf_tcp_sock,
+    bpf_msg_pull_data, bpf_msg_redirect_hash, bpf_sk_release, bpf_sock_hash_update,
+    bpf_sock_ops_cb_flags_set, bpf_tcp_sock,
 };
 use aya_ebpf::macros::{sk_msg, sock_ops};
 use aya_ebpf::programs::{SkMsgContext, SockOpsContext};
-use chaos_abi::detour::{AskedPort, Reader, Stream, away, fate, place, reader as state};
+use chaos_abi::detour::{AskedPort, HAD, Reader, Stream, away, fate, place, reader as state};
 use chaos_abi::http::{HttpSlot, passed};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
-use crate::maps::{ASKED_PORTS, Asked, DIVERTED, PLACES, RETURNS, STREAMS, reader};
+use crate::maps::{ASKED_PORTS, Asked, DIVERTED, READERS, RETURNS, STREAMS, peek, reader};
 use crate::request::{ESTABLISHED, lookup, pass};
 use crate::response::bounds;
 use crate::segment::Segment;
@@ -177,13 +175,52 @@ pub unsafe fn holds_end(sk: *mut bpf_sock) -> bool {
 pub unsafe fn arrives(sk: *mut bpf_sock, segment: &Segment, asked: &mut Asked) {
     // SAFETY: as promised.
     unsafe {
+        let end = segment.sequence.wrapping_add(segment.len);
         if let Some(stream) = stream(sk) {
-            let end = segment.sequence.wrapping_add(segment.len);
             if follow(stream, end) {
                 note_early(stream, sk, end, asked);
             }
+        } else if let Some(reader) = reader(sk.cast(), 0) {
+            returns(sk, reader, end, &raw mut asked.address);
         }
     }
+}
+
+/// Lets one that has left be a reader again, from the next time on that its server waits.
+///
+/// # Safety
+/// `sk` is the packet's socket.
+#[inline(always)]
+unsafe fn returns(sk: *mut bpf_sock, reader: &mut Reader, end: u32, scratch: *mut u64) {
+    // SAFETY: as promised.
+    unsafe {
+        if reader.state == state::LEFT {
+            let (map, number) = ((&raw const READERS).cast_mut().cast(), reader.number);
+            let flags = BPF_ANY as u64;
+            if bpf_map_update_elem(map, (&raw const number).cast(), sk.cast(), flags) == 0 {
+                (reader.since, reader.state) = (end as u64 | state::KNOWN, state::WAITS);
+            }
+        } else if reader.state == state::WAITS
+            && reader.since & state::KNOWN != 0
+            && let Some(copied) = copied(sk, scratch)
+            && copied.wrapping_sub(reader.since as u32).cast_signed() >= 0
+        {
+            // It has read what arrived then, and waits anew.
+            reader.state = state::OPEN;
+        }
+    }
+}
+
+/// What has been read of a socket: the sequence number behind it.
+///
+/// # Safety
+/// `scratch` is a word of a map.
+#[inline(always)]
+pub unsafe fn copied(sk: *mut bpf_sock, scratch: *mut u64) -> Option<u32> {
+    let mut copied = 0u32;
+    let at = (&raw mut copied).cast();
+    // SAFETY: as promised; there is room for four bytes.
+    unsafe { peek(sk as u64, place::COPIED, scratch, at, 4) }.then_some(copied)
 }
 
 /// Gives a connection's requests to the agent from this packet on, whose first `skip` bytes belong to
@@ -235,6 +272,9 @@ unsafe fn turn(
             reader.state = state::OPEN;
             return Err(passed::EARLY);
         }
+        if reader.state == state::LEFT {
+            return Err(passed::EARLY);
+        }
         if reader.state == state::OPEN {
             join(sk, segment, reader, asked)?;
         }
@@ -256,7 +296,7 @@ unsafe fn turn(
         if from.wrapping_sub(load(&raw const (*stream).next) as u32).cast_signed() < 0 {
             return Err(passed::UNORDERED);
         }
-        (*stream).from = from as u64;
+        (*stream).from = from as u64 | HAD;
         note_early(stream, sk, end, asked);
         let may = asked.asks & asked.mask;
         let mut k = 0;
@@ -272,24 +312,6 @@ unsafe fn turn(
     Ok(())
 }
 
-/// Reads something that the kernel keeps in a socket.
-///
-/// # Safety
-/// There is room for `len` bytes at `to`.
-#[inline(always)]
-unsafe fn peek(sk: *mut bpf_sock, what: u32, asked: &mut Asked, to: *mut c_void, len: u32) -> bool {
-    let Some(at) = PLACES.get(what) else { return false };
-    if *at == 0 {
-        return false;
-    }
-    // SAFETY: the helper fails where there is nothing.
-    unsafe {
-        core::ptr::write_volatile(&raw mut asked.address, sk as u64);
-        let place = core::ptr::read_volatile(&raw const asked.address) + *at as u64;
-        bpf_probe_read_kernel(to, len, place as *const _) == 0
-    }
-}
-
 /// Takes note of a packet that arrives before its connection is accepted.
 ///
 /// # Safety
@@ -299,7 +321,8 @@ unsafe fn note_early(stream: *mut Stream, sk: *mut bpf_sock, end: u32, asked: &m
     let mut file = 0u64;
     // SAFETY: as promised.
     unsafe {
-        if peek(sk, place::FILE, asked, (&raw mut file).cast(), 8) && file == 0 {
+        let at = (&raw mut file).cast();
+        if peek(sk as u64, place::SOCKET, &raw mut asked.address, at, 8) && file == 0 {
             core::ptr::write_volatile(&raw mut (*stream).early, end as u64);
         }
     }
@@ -327,10 +350,9 @@ unsafe fn join(
             return Err(passed::UNORDERED);
         }
         // What lies there unread would be seen twice.
-        let mut copied = 0u32;
-        if !peek(sk, place::COPIED, asked, (&raw mut copied).cast(), 4) {
+        let Some(copied) = copied(sk, &raw mut asked.address) else {
             return Err(passed::REFUSED);
-        }
+        };
         if copied != expected {
             return Err(passed::CROWDED);
         }

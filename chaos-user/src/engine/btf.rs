@@ -8,15 +8,19 @@ const FILE: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u32 = 0xeb9f;
 const STRUCT: u32 = 4;
 
-/// The offset of a member of a struct, bytes.
+/// The offset of a member of each struct, bytes.
 ///
 /// # Errors
-/// `NotFound` where the kernel tells nothing of it, or does not at all.
-pub fn offset(of: &str, member: &str) -> io::Result<u32> {
+/// `NotFound` where the kernel tells nothing of one, or does not at all.
+pub fn offsets<const N: usize>(of: [(&str, &str); N]) -> io::Result<[u32; N]> {
     let types = Types(fs::read(FILE)?);
-    types.offset(of, member).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::NotFound, format!("{FILE} has no {of}.{member}"))
-    })
+    let mut all = [0; N];
+    for (place, (of, member)) in all.iter_mut().zip(of) {
+        *place = types.offset(of, member).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("{FILE} has no {of}.{member}"))
+        })?;
+    }
+    Ok(all)
 }
 
 /// A file of types, as `Documentation/bpf/btf.rst` of the kernel has it.

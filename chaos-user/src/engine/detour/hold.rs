@@ -70,8 +70,8 @@ pub fn each_of(mut what: impl FnMut(u32, RawFd, OwnedFd)) {
     }
 }
 
-/// How many bytes can be sent at once so that all of them fit, at most [`AT_ONCE`]; 0 where
-/// `EPOLLOUT` has to be waited for. Each segment costs its own memory beside its bytes.
+/// How many bytes can be sent at once so that all of them fit, at most [`AT_ONCE`]; 0 where there is
+/// no room. Each segment costs its own memory beside its bytes.
 #[must_use]
 pub fn room(socket: RawFd) -> usize {
     let mut all = [0u32; MEMORY];

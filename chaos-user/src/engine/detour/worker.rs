@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::desk::{Arrival, Begins, Desk, Exits, Fate, Limits, Sent};
 use super::frame::{Broken, Frames};
@@ -164,6 +165,8 @@ fn of_requests(line: u64) -> Option<u64> {
 
 /// Bytes that are taken in at a time.
 const AT_A_TIME: usize = 256 << 10;
+/// How often it is looked whether a socket has room.
+const PACE_NS: u64 = 1_000_000;
 
 struct Worker {
     receiver: Receiver<Command>,
@@ -182,21 +185,32 @@ impl Worker {
         let mut buffer = vec![0; AT_A_TIME];
         loop {
             self.desk.release(monotonic_ns(), &mut self.sockets);
-            for id in self.sockets.poll.wait(self.desk.next_due()) {
+            for id in self.sockets.poll.wait(self.next_look()) {
                 match id {
                     WAKE => {
                         if !self.commands() {
                             return self.end(&mut buffer);
                         }
                     }
-                    INPUT => self.read(&mut buffer),
                     ASKED => self.read_requests(),
-                    id => {
-                        self.sockets.stop_waiting(id);
-                        self.desk.writable(id, monotonic_ns(), &mut self.sockets);
-                    }
+                    _ => self.read(&mut buffer),
                 }
             }
+            self.look_for_room();
+        }
+    }
+
+    /// When something is to be done, nanoseconds of `CLOCK_MONOTONIC`.
+    fn next_look(&self) -> Option<u64> {
+        let for_room = self.desk.full().next().map(|_| monotonic_ns() + PACE_NS);
+        for_room.into_iter().chain(self.desk.next_due()).min()
+    }
+
+    /// Who polls for room has the kernel tell of it everybody who waits at the socket, and a server's
+    /// thread in `recv` would be told that there is nothing to read. So it is only looked.
+    fn look_for_room(&mut self) {
+        for id in self.desk.full().collect::<Vec<_>>() {
+            self.desk.writable(id, monotonic_ns(), &mut self.sockets);
         }
     }
 
@@ -213,10 +227,8 @@ impl Worker {
             self.sockets.poll.leave(input.as_raw_fd());
         }
         while self.desk.full().next().is_some() && monotonic_ns() < until {
-            for id in self.sockets.poll.wait(Some(until)) {
-                self.sockets.stop_waiting(id);
-                self.desk.writable(id, monotonic_ns(), &mut self.sockets);
-            }
+            std::thread::sleep(Duration::from_nanos(PACE_NS));
+            self.look_for_room();
         }
         self.desk.cut(&mut self.sockets);
     }
@@ -293,12 +305,6 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn stop_waiting(&self, connection: u64) {
-        if let Some(fd) = self.open.get(&connection) {
-            self.poll.leave(fd.as_raw_fd());
-        }
-    }
-
     /// What is held of it cannot go on.
     fn lost(&mut self, connection: u64) -> Sent {
         if let Some(fd) = self.close(connection) {
@@ -308,8 +314,6 @@ impl Sockets {
     }
 
     fn close(&mut self, connection: u64) -> Option<OwnedFd> {
-        // The server has it open as well, so that closing is not leaving.
-        self.stop_waiting(connection);
         self.open.remove(&connection)
     }
 }
@@ -353,8 +357,7 @@ impl Exits for Sockets {
         };
         let most = bytes.len().min(hold::room(fd));
         if most == 0 {
-            let waits = self.poll.watch(fd, connection, libc::EPOLLOUT).is_ok();
-            return if waits { Sent::Full } else { self.lost(connection) };
+            return Sent::Full;
         }
         loop {
             // The flags are those of this call: the socket's own are the server's.

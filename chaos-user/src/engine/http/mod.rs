@@ -56,6 +56,8 @@ struct Hook {
     attached: Attached,
     /// Packets that leave are looked at as well.
     leaving: Option<Attached>,
+    /// In front of what holds packets.
+    is_late: bool,
     /// Exchanges by id.
     exchanges: BTreeSet<String>,
 }
@@ -159,9 +161,7 @@ impl Exchanges {
                 let hook = self.hook(device)?;
                 self.hooks.insert(device.clone(), hook);
             }
-            if exchange.edit.delay.is_some() {
-                self.look_at_leaving(device)?;
-            }
+            self.look_at_leaving(device, exchange.edit.delay.is_some())?;
             if let Some(hook) = self.hooks.get_mut(device) {
                 hook.exchanges.insert(exchange.id.clone());
             }
@@ -202,15 +202,23 @@ impl Exchanges {
         }
     }
 
-    /// In front of what holds packets, which the plan's rules have brought there before.
-    fn look_at_leaving(&mut self, device: &Device) -> Result<(), EngineError> {
+    /// Where packets are late, in front of what holds them, which the plan's rules have brought there
+    /// before: what is attached is always in front of what was.
+    fn look_at_leaving(&mut self, device: &Device, is_late: bool) -> Result<(), EngineError> {
         let (Some(object), Some(hook)) = (&self.object, self.hooks.get_mut(device)) else {
             return Ok(());
         };
+        if is_late
+            && !hook.is_late
+            && let Some(behind) = hook.leaving.take()
+        {
+            hook.open.detach(Kind::HttpEgress, behind)?;
+        }
         if hook.leaving.is_none() {
             let entry = object.entry(Kind::HttpEgress, hook.slot)?;
             hook.leaving = Some(hook.open.attach(Kind::HttpEgress, &entry)?);
         }
+        hook.is_late |= is_late;
         Ok(())
     }
 
@@ -232,7 +240,7 @@ impl Exchanges {
         object.set_slot(slot, HttpSlot::IDLE)?;
         let entry = object.entry(Kind::HttpIngress, slot)?;
         let attached = open.attach(Kind::HttpIngress, &entry)?;
-        Ok(Hook { slot, open, attached, leaving: None, exchanges: BTreeSet::new() })
+        Ok(Hook { slot, open, attached, leaving: None, is_late: false, exchanges: BTreeSet::new() })
     }
 
     /// Writes what a device knows: the moment at which exchanges begin and end there.

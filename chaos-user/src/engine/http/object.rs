@@ -1,9 +1,10 @@
 //! The loaded BPF object of HTTP faults.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::LazyLock;
 
 use aya::maps::sock::SockMapFd;
 use aya::maps::{
@@ -73,7 +74,36 @@ impl Object {
             SockHash::try_from(map).map_err(map_error("SOCKETS"))?;
         let sockets = sockets.fd().try_clone().map_err(too_old)?;
         message(&mut ebpf, RESPONSE, &sockets)?;
-        Ok(Self { ebpf, request, hold, is_accepting: false })
+        let mut object = Self { ebpf, request, hold, is_accepting: false };
+        if let Err(error) = object.tell_places()? {
+            tracing::warn!(
+                %error,
+                "this kernel does not tell its types: a server whose thread waits for requests may be \
+                 woken by none after a large response of a connection that was meant"
+            );
+        }
+        Ok(object)
+    }
+
+    /// Tells the programs where the kernel keeps things; whether it says so itself.
+    fn tell_places(&mut self) -> Result<Result<(), &'static io::Error>, EngineError> {
+        static FOUND: LazyLock<io::Result<[u32; place::ALL as usize]>> = LazyLock::new(|| {
+            btf::offsets([
+                ("tcp_sock", "copied_seq"),
+                ("sock", "sk_socket"),
+                ("socket", "flags"),
+                ("socket", "file"),
+                ("file", "f_flags"),
+            ])
+        });
+        let all = match &*FOUND {
+            Ok(all) => all,
+            Err(error) => return Ok(Err(error)),
+        };
+        for (place, at) in (0..).zip(all) {
+            self.set("PLACES", place, *at)?;
+        }
+        Ok(Ok(()))
     }
 
     /// Says where bytes are handed over to. What is sent on `own` tells the programs who we are;
@@ -222,15 +252,11 @@ impl Object {
     /// [`EngineError::Unsupported`] where the kernel does not tell what is needed, else what it says.
     pub fn ask(&mut self, port: AskedPort) -> Result<(), EngineError> {
         if !self.is_accepting {
-            let unknown = |e| EngineError::Unsupported {
+            self.tell_places()?.map_err(|e| EngineError::Unsupported {
                 mechanism: "editing HTTP requests",
                 reason: format!("this kernel does not tell its types: {e}"),
                 way_out: "use a kernel with CONFIG_DEBUG_INFO_BTF on the nodes of the targets",
-            };
-            let copied = btf::offset("tcp_sock", "copied_seq").map_err(unknown)?;
-            let file = btf::offset("sock", "sk_socket").map_err(unknown)?;
-            self.set("PLACES", place::COPIED, copied)?;
-            self.set("PLACES", place::FILE, file)?;
+            })?;
             let cgroup = readers::root_cgroup()?;
             let program = self.ebpf.program_mut(ACCEPT).ok_or_else(|| missing(ACCEPT))?;
             let Program::SockOps(program) = program else { return Err(missing(ACCEPT)) };

@@ -65,7 +65,7 @@ pub fn join(
     // Who waits now may have begun before its socket joined.
     for (pid, number, socket, cookie) in joined {
         let state = if is_waited_for(pid, number) { reader::WAITS } else { reader::OPEN };
-        let state = Pod(Reader { number: cookie, state });
+        let state = Pod(Reader { number: cookie, state, since: 0 });
         if let Err(error) = states.insert(&socket.as_raw_fd(), state, NEW) {
             tracing::debug!(%error, "an open connection is a reader already, or stays plain");
         }
