@@ -170,6 +170,8 @@ pub struct Asked {
     pub unfinished: u32,
     /// Which headers of one exchange have been found, one bit each.
     pub hits: u32,
+    /// The device's place in [`HTTP_SLOTS_MAP`].
+    pub slot: u32,
     /// Where the segment's payload begins in its packet.
     pub payload: u32,
     /// Bytes of it.

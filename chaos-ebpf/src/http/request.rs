@@ -70,6 +70,7 @@ fn observe(skb: *mut __sk_buff) -> Option<Course> {
     let asked = ASKED.get_ptr_mut(0)?;
     // SAFETY: the value of this CPU, and nothing else runs where packets arrive.
     let asked = unsafe { &mut *asked };
+    asked.slot = index;
     of_port(slot, segment.port, now, asked);
     if read(&asked.mask) == 0 || segment.len == 0 && read(&asked.asks) == 0 {
         return None;
@@ -117,7 +118,7 @@ fn observe(skb: *mut __sk_buff) -> Option<Course> {
                 return is_held.then_some(Course::Held);
             }
             let why = if state == LISTEN { passed::EARLY } else { passed::REFUSED };
-            pass(slot, &asked.mask, why);
+            pass(asked.slot, &asked.mask, why);
             return None;
         }
     }
@@ -213,14 +214,28 @@ pub fn lookup(skb: *mut __sk_buff, segment: &Segment) -> *mut bpf_sock {
 
 /// Counts what passes, of the exchanges of a mask.
 #[inline(always)]
-pub fn pass(slot: &HttpSlot, mask: &u32, why: usize) {
+pub fn pass(slot: u32, mask: &u32, why: usize) {
+    http_pass(slot, read(mask), why as u32);
+}
+
+/// The same by numbers only, with external linkage: the verifier checks it once, by itself, and not
+/// wherever something passes.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn http_pass(slot: u32, mask: u32, why: u32) -> u32 {
+    let Some(slot) = HTTP_SLOTS_MAP.get(slot) else { return 0 };
     let mut k = 0;
     while k < EXCHANGES_PER_DEVICE {
-        if read(mask) >> k & 1 != 0 {
-            count(slot.exchanges[k], |counters| counters.passed[why] += 1);
+        if mask >> k & 1 != 0 {
+            count(slot.exchanges[k], |counters| {
+                if let Some(counter) = counters.passed.get_mut(why as usize) {
+                    *counter += 1;
+                }
+            });
         }
         k += 1;
     }
+    0
 }
 
 #[inline(always)]
@@ -247,7 +262,7 @@ fn arrive(
     } else if !is_new && ahead > 0 {
         c.part = 0;
         c.request_left = UNKNOWN;
-        pass(slot, &asked.mask, passed::UNORDERED);
+        pass(asked.slot, &asked.mask, passed::UNORDERED);
     }
     c.next = segment.sequence.wrapping_add(segment.len);
     let is_answered = segment.acked != c.acked;
@@ -332,7 +347,7 @@ fn arrive(
             } else {
                 passed::UNPARSED
             };
-            pass(slot, &asked.mask, why);
+            pass(asked.slot, &asked.mask, why);
         }
     }
     let beyond = (len - now as u32) as u64;
@@ -341,25 +356,25 @@ fn arrive(
     } else if beyond != 0 {
         if c.request_left < beyond {
             // A head begins there, or goes on, where nobody looks.
-            pass(slot, &asked.mask, passed::LONG_HEAD);
+            pass(asked.slot, &asked.mask, passed::LONG_HEAD);
             c.request_left = UNKNOWN;
         } else if c.request_left < TUNNEL {
             c.request_left -= beyond;
         }
     } else if asked.unfinished != NONE && asked.is_bad == 0 {
-        keep(skb, segment, slot, c, asked);
+        keep(skb, segment, c, asked);
     }
     let is_asking = asked.unfinished != NONE && asked.is_bad == 0;
     if asked.turning != 0 && c.request_left != UNKNOWN && c.request_left >= LONGEST {
-        pass(slot, &asked.turning, passed::LONG_BODY);
+        pass(asked.slot, &asked.turning, passed::LONG_BODY);
     } else if asked.turning != 0 || is_asking && asked.asks & asked.mask != 0 {
-        turn::divert(skb, segment, slot, asked, before as u32, skip);
+        turn::http_divert(skb, before as u32, skip);
     }
     if asked.is_meant != 0
         && c.id == 0
         && (waits && is_unclear || !join::join(skb, segment, c, waits))
     {
-        pass(slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });
+        pass(asked.slot, &asked.mask, if waits { passed::CROWDED } else { passed::REFUSED });
         c.answered = c.asked;
     }
     if c.request_left == TUNNEL && c.id != 0 {
@@ -371,18 +386,12 @@ fn arrive(
 
 /// Keeps the part of a head that has arrived.
 #[inline(always)]
-fn keep(
-    skb: *mut __sk_buff,
-    segment: &Segment,
-    slot: &HttpSlot,
-    c: &mut Connection,
-    asked: &Asked,
-) {
+fn keep(skb: *mut __sk_buff, segment: &Segment, c: &mut Connection, asked: &Asked) {
     let from = below::<{ 2 * HEAD as u64 - 1 }>(asked.unfinished);
     let len = asked.ask.len.wrapping_sub(from as u32);
     if len >= HEAD as u32 || len == 0 || from >= HEAD {
         c.request_left = UNKNOWN;
-        pass(slot, &asked.mask, passed::LONG_HEAD);
+        pass(asked.slot, &asked.mask, passed::LONG_HEAD);
         return;
     }
     let sk = lookup(skb, segment);
@@ -451,8 +460,7 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
     if open >= HTTP_PIPELINE {
         if c.deaf == 0 {
             c.deaf = 1;
-            // SAFETY: a map value.
-            pass(unsafe { &*(*reading).slot }, &asked.mask, passed::CROWDED);
+            pass(asked.slot, &asked.mask, passed::CROWDED);
         }
         return 1;
     }
@@ -480,8 +488,7 @@ unsafe extern "C" fn one_request(_: u64, reading: *mut Reading) -> i64 {
             // A head begins where nobody looks.
             asked.is_through = 1;
             c.request_left = UNKNOWN;
-            // SAFETY: a map value.
-            pass(unsafe { &*(*reading).slot }, &asked.mask, passed::LONG_HEAD);
+            pass(asked.slot, &asked.mask, passed::LONG_HEAD);
         }
         // The verifier wants to see that it is one of two.
         return if read(&asked.is_through) == 0 { 0 } else { 1 };

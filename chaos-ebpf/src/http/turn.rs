@@ -20,10 +20,12 @@ use chaos_abi::detour::{AskedPort, HAD, Reader, Stream, away, fate, place, reade
 use chaos_abi::http::{HttpSlot, passed};
 use chaos_abi::limit::EXCHANGES_PER_DEVICE;
 
-use crate::maps::{ASKED_PORTS, Asked, DIVERTED, READERS, RETURNS, STREAMS, peek, reader};
+use crate::maps::{
+    ASKED, ASKED_PORTS, Asked, DIVERTED, HTTP_SLOTS_MAP, READERS, RETURNS, STREAMS, peek, reader,
+};
 use crate::request::{ESTABLISHED, lookup, pass};
 use crate::response::bounds;
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 
 /// `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`, `BPF_SOCK_OPS_STATE_CB`.
 const ACCEPTED: u32 = 5;
@@ -224,29 +226,37 @@ pub unsafe fn copied(sk: *mut bpf_sock, scratch: *mut u64) -> Option<u32> {
 }
 
 /// Gives a connection's requests to the agent from this packet on, whose first `skip` bytes belong to
-/// a request that came before, or have come before.
+/// a request that came before, or have come before. Of its head `before` bytes came earlier.
+///
+/// With external linkage: the verifier checks it once, by itself, and not with all that may have been
+/// read of the packet.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn http_divert(skb: *mut __sk_buff, before: u32, skip: u32) -> u32 {
+    let _ = divert(skb, before, skip);
+    0
+}
+
 #[inline(always)]
-pub fn divert(
-    skb: *mut __sk_buff,
-    segment: &Segment,
-    slot: &'static HttpSlot,
-    asked: &mut Asked,
-    before: u32,
-    skip: u32,
-) {
-    let sk = lookup(skb, segment);
+fn divert(skb: *mut __sk_buff, before: u32, skip: u32) -> Option<()> {
+    // SAFETY: the value of this CPU, which is this packet's.
+    let asked = unsafe { &mut *ASKED.get_ptr_mut(0)? };
+    let slot = HTTP_SLOTS_MAP.get(asked.slot)?;
+    let segment = segment::parse(skb, slot.link_header)?;
+    let sk = lookup(skb, &segment);
     if sk.is_null() {
-        return;
+        return None;
     }
     // SAFETY: not null, and released behind it.
     let done = unsafe {
-        let done = turn(sk, segment, slot, asked, before, skip);
+        let done = turn(sk, &segment, slot, asked, before, skip);
         bpf_sk_release(sk.cast());
         done
     };
     if let Err(why) = done {
-        pass(slot, &asked.turning, why);
+        pass(asked.slot, &asked.turning, why);
     }
+    Some(())
 }
 
 /// Turns the connection of a packet; why not, where it cannot be.
