@@ -107,7 +107,7 @@ fn an_old_kernel_is_refused_in_clear_words() -> Result<Done> {
     if !reason.contains("bpf_loop") {
         return Ok(Done::Kept);
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let manifest = Manifest::http(PORT).with("abort", json!(true));
     let ended = Run::of(&manifest)?.target(&net.client.ns.word()).ends_with(3)?;
     ensure!(ended.errors.contains("this kernel has no bpf_loop (Linux 5.17)"), "{}", ended.errors);
@@ -123,7 +123,7 @@ struct Scene {
 
 impl Scene {
     fn new(style: Style) -> Result<Self> {
-        let net = Net::new()?;
+        let net = Net::in_order()?;
         let web = &net.client;
         let start =
             |(family, port): (Family, u16)| Server::start(&web.ns, web.ip(family), port, style);
@@ -182,7 +182,7 @@ struct OnHost {
 
 impl OnHost {
     fn new() -> Result<Self> {
-        let net = Net::new()?;
+        let net = Net::in_order()?;
         let host = net.host()?;
         let (target, other) = (Cgroup::new("web")?, Cgroup::new("web-other")?);
         let inside = Apart::start(&host.0.ns, &target, PORT)?;

@@ -75,10 +75,31 @@ pub struct Net {
 impl Net {
     /// Makes everything.
     pub fn new() -> Result<Self> {
+        Self::make(quiet)
+    }
+
+    /// One where the packets of a connection keep their order. Else each CPU that sends has a queue of its
+    /// own on a veth, and a thread is not the only sender of its connection: the kernel sends when
+    /// acknowledgements arrive. Kernels that have no such setting are tested on machines with one CPU.
+    pub fn in_order() -> Result<Self> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from).min(32);
+        let all = format!("{:x}", (1u64 << cpus) - 1);
+        Self::make(|ns| {
+            quiet(ns)?;
+            ns.sysctl("core/rps_default_mask", &all).or_else(|error| {
+                let is_old = error.root_cause().downcast_ref::<std::io::Error>();
+                let is_old = is_old.is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+                if is_old { Ok(()) } else { Err(error) }
+            })
+        })
+    }
+
+    /// `prepare` is called for each namespace before it has devices.
+    fn make(prepare: impl Fn(&Ns) -> Result<()>) -> Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |role: &str| format!("{number}-{role}");
         let router = Ns::new(&name("router"))?;
-        quiet(&router)?;
+        prepare(&router)?;
         router.sysctl("ipv4/ip_forward", "1")?;
         router.sysctl("ipv6/conf/all/forwarding", "1")?;
         // An unreachable port is reported at once, however many tests there were before.
@@ -90,7 +111,7 @@ impl Net {
                 v6: v6(place, 2),
                 place,
             };
-            quiet(&end.ns)?;
+            prepare(&end.ns)?;
             end.ns.sysctl("ipv4/icmp_ratelimit", "0")?;
             end.ns.sysctl("ipv6/icmp/ratelimit", "0")?;
             connect(&router, &end)?;

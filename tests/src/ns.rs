@@ -87,18 +87,6 @@ impl Ns {
         })
     }
 
-    /// A number that the kernel counts of TCP in here, as `nstat` calls it without its `TcpExt`.
-    pub fn tcp_counter(&self, name: &str) -> Result<u64> {
-        let file = "/proc/thread-self/net/netstat";
-        let text = self.run(|| std::fs::read_to_string(file).context("count"))?;
-        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-        let (names, counts) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let mut both = names.split(' ').zip(counts.split(' '));
-        let count = both.find(|(known, _)| *known == name).map(|(_, count)| count);
-        let count = count.with_context(|| format!("{file} has no {name}"))?;
-        count.parse().with_context(|| format!("{name} of {file}"))
-    }
-
     /// Starts `f` inside and goes on.
     pub fn spawn<T: Send + 'static>(
         &self,

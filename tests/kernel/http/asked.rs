@@ -318,7 +318,7 @@ fn requests_to_nginx_and_node_are_edited_for_many_at_a_time() -> Result<Done> {
             return Ok(Done::Cannot(proof));
         }
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let nginx = Nginx::start(&net.client.ns, PORT)?;
     let manifest = asking("/no/such/page").with("replace", json!({ "path": "/" }));
     let kfault = Run::of(&manifest)?.target(&net.client.ns.word()).seed(1).start()?;

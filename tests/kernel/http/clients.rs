@@ -66,7 +66,7 @@ fn understands(name: &str, look: fn() -> Result<()>, ask: Ask) -> Result<Done> {
     if let Some(proof) = Proof::by_trying(name, look) {
         return Ok(Done::Cannot(proof));
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let web = &net.client;
     // One sends in one piece, the other one its heads apart.
     let servers = FAMILIES.into_iter().zip([Style::Whole, Style::Apart]);

@@ -102,7 +102,7 @@ fn a_request_to_be_delayed_has_a_late_response() -> Result<Done> {
 
 fn a_dry_run_cuts_and_delays_nothing() -> Result<Done> {
     needs_http!();
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let web = &net.client;
     let server = Server::start(&web.ns, web.ip(Family::V4), PORT, Style::Whole)?;
     let late = Manifest::http(PORT).named("kft-late").with("path", json!("/late"));

@@ -49,7 +49,7 @@ fn the_first_request_to_apache_as_it_comes_passes_and_is_counted() -> Result<Don
     if let Some(proof) = Proof::by_trying("apache", apache::look) {
         return Ok(Done::Cannot(proof));
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let _server = apache::start_deferring(&net.client.ns, PORT)?;
     let site = Site::of(&net, Sort::Loose);
     let kfault = site.start()?;
@@ -83,7 +83,7 @@ fn java_answers_as_declared_and_is_else_untouched() -> Result<Done> {
 
 fn hyper_answers_as_declared_and_is_else_untouched() -> Result<Done> {
     needs_http!();
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let _server = axum::Axum::start(&net.client.ns, PORT)?;
     let site = Site::of(&net, Sort::Steady);
     site.conforms()?;
@@ -101,7 +101,7 @@ fn conforms(
     if let Some(proof) = Proof::by_trying(name, look) {
         return Ok(Done::Cannot(proof));
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let _server = start(&net.client.ns, PORT)?;
     let site = Site::of(&net, sort);
     site.conforms()?;

@@ -9,7 +9,7 @@ mod talk;
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kfault_tests::kfault::{Run, Summary};
 use kfault_tests::manifest::Manifest;
 use kfault_tests::net::{FAMILIES, Net};
@@ -54,19 +54,9 @@ struct Had {
     summary: Summary,
 }
 
-/// Has every conversation while these act, once more where the network has changed the order of
-/// packets: a request of which that is true passes, and this is not about such.
+/// Has every conversation while these act.
 fn converse(rules: &'static [Rule], manifests: &[Manifest]) -> Result<Had> {
-    for _ in 0..5 {
-        if let Some(had) = converse_once(rules, manifests)? {
-            return Ok(had);
-        }
-    }
-    bail!("the network changes the order of packets all the time")
-}
-
-fn converse_once(rules: &'static [Rule], manifests: &[Manifest]) -> Result<Option<Had>> {
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let web = &net.client;
     let at = FAMILIES.map(|family| SocketAddr::new(web.ip(family), PORT));
     let stages = [Stage::new(&net, at[0])?, Stage::new(&net, at[1])?];
@@ -81,16 +71,11 @@ fn converse_once(rules: &'static [Rule], manifests: &[Manifest]) -> Result<Optio
         meant += talk.meant;
         upgraded += u64::from(talk.is_upgraded);
         let stage = &stages[usize::from(seed % 2 == 0)];
-        let played = stage.play(&talk);
-        if web.ns.tcp_counter("TCPOFOQueue")? != 0 {
-            kfault.stop()?;
-            return Ok(None);
-        }
-        played.with_context(|| {
+        stage.play(&talk).with_context(|| {
             format!("KFAULT_HTTP_SEED={seed} plays this one again:\n{}", talk.describe())
         })?;
     }
-    Ok(Some(Had { meant, upgraded, summary: kfault.stop()? }))
+    Ok(Had { meant, upgraded, summary: kfault.stop()? })
 }
 
 /// Nothing valid passes because it was not understood. What is no HTTP is said in three parts, each

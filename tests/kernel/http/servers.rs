@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Test> {
 
 fn what_is_no_http_1_passes_and_is_counted() -> Result<Done> {
     needs_http!();
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let web = &net.client;
     let service = tcp::Service::Echo;
     let echo = tcp::Server::start(&web.ns, web.ip(Family::V4), PORT, service)?;
@@ -74,7 +74,7 @@ fn nginx_answers_with_the_replaced_body() -> Result<Done> {
     if let Some(proof) = Proof::by_trying("start nginx", Nginx::look) {
         return Ok(Done::Cannot(proof));
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let web = &net.client;
     let nginx = Nginx::start(&web.ns, PORT)?;
     let url = |path: &str| format!("http://{}:{PORT}{path}", web.v4);
@@ -110,7 +110,7 @@ fn node_answers_with_the_replaced_body() -> Result<Done> {
     if let Some(proof) = Proof::by_trying("start node", Node::look) {
         return Ok(Done::Cannot(proof));
     }
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let web = &net.client;
     let node = Node::start(&web.ns, PORT)?;
     let url = format!("http://{}:{PORT}/", web.v4);

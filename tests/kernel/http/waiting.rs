@@ -67,7 +67,7 @@ fn who_waits_is_woken_by_a_request_where_others_are_edited() -> Result<Done> {
 /// and is counted, and those behind it are edited.
 fn behind_a_large_response_one_request_is_early() -> Result<Done> {
     needs_http!();
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let address = SocketAddr::new(net.client.ip(Family::V4), PORT);
     let server = start(&net, address)?;
     let meant = Manifest::http(PORT).with("target", json!("Request")).with("path", json!("/meant"));
@@ -91,7 +91,7 @@ fn behind_a_large_response_one_request_is_early() -> Result<Done> {
 /// A server that waits, and a client that gets large responses from it, on a connection that may be
 /// there before; how many exchanges were injected, and how many requests came too early.
 fn rounds(manifest: &Manifest, is_open: bool) -> Result<(u64, u64)> {
-    let net = Net::new()?;
+    let net = Net::in_order()?;
     let address = SocketAddr::new(net.client.ip(Family::V4), PORT);
     let server = start(&net, address)?;
     let open = || {
