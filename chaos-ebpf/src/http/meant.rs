@@ -2,13 +2,62 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::bpf_loop;
-use chaos_abi::http::{HttpRule, entry, passed, rule_flag};
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_sk_assign, bpf_skb_ancestor_cgroup_id};
+use chaos_abi::http::{HttpRule, HttpSlot, entry, passed, rule_flag};
 use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_CANDIDATES, HTTP_FIELDS};
 
 use crate::maps::{Asked, EXCHANGES_MAP, SEEN, below, count};
-use crate::request::Reading;
+use crate::request::{Reading, read, write};
 use crate::wild;
+
+/// Exchanges on this port that act now.
+#[inline(always)]
+pub fn of_port(slot: &HttpSlot, port: u32, now: u64, asked: &mut Asked) {
+    let Asked { mask, asks, .. } = asked;
+    write(mask, 0);
+    write(asks, 0);
+    let mut k = 0;
+    while k < EXCHANGES_PER_DEVICE {
+        if k as u32 >= slot.count {
+            break;
+        }
+        if let Some(rule) = EXCHANGES_MAP.get(slot.exchanges[k])
+            && rule.port == port
+            && now < rule.deadline_ns
+        {
+            write(mask, read(mask) | 1 << k);
+            if rule.flags & rule_flag::ASKS != 0 {
+                write(asks, read(asks) | 1 << k);
+            }
+        }
+        k += 1;
+    }
+}
+
+/// Leaves of these exchanges those that the socket's cgroup belongs to.
+///
+/// # Safety
+/// `sk` is the packet's socket, held by the caller.
+#[inline(always)]
+pub unsafe fn members(skb: *mut __sk_buff, sk: *mut bpf_sock, slot: &HttpSlot, mask: &mut u32) {
+    // SAFETY: as promised. A packet that has its socket tells its cgroups;
+    // the stack would look the same socket up.
+    let assigned = unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) == 0 };
+    let mut k = 0;
+    while k < EXCHANGES_PER_DEVICE {
+        if let Some(rule) = EXCHANGES_MAP.get(slot.exchanges[k])
+            && rule.cgroup != 0
+        {
+            // SAFETY: plain helper call.
+            let own = unsafe { bpf_skb_ancestor_cgroup_id(skb, rule.cgroup_level as i32) };
+            if !assigned || own != rule.cgroup {
+                write(mask, read(mask) & !(1 << k));
+            }
+        }
+        k += 1;
+    }
+}
 
 /// Asks every exchange of the device about the request that has been read.
 #[inline(always)]

@@ -4,18 +4,17 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
-    bpf_loop, bpf_probe_read_kernel, bpf_sk_assign, bpf_sk_lookup_tcp, bpf_sk_release,
-    bpf_skb_ancestor_cgroup_id,
+    bpf_loop, bpf_probe_read_kernel, bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
-use chaos_abi::http::{CUT, HttpSlot, entry, hash, passed, rule_flag, slot_flag};
+use chaos_abi::http::{CUT, HttpSlot, entry, hash, passed, slot_flag};
 use chaos_abi::limit::{EXCHANGES_PER_DEVICE, HTTP_PIPELINE};
 
 use crate::ask::{self, flag};
 use crate::maps::{
-    ASKED, Asked, Connection, EXCHANGES_MAP, HEAD, HTTP_SLOTS_MAP, PHASE_OVER, alive, below,
-    connection, count, part,
+    ASKED, Asked, Connection, HEAD, HTTP_SLOTS_MAP, PHASE_OVER, alive, below, connection, count,
+    part,
 };
 use crate::meant;
 use crate::segment::{self, Segment};
@@ -71,7 +70,7 @@ fn observe(skb: *mut __sk_buff) -> Option<Course> {
     // SAFETY: the value of this CPU, and nothing else runs where packets arrive.
     let asked = unsafe { &mut *asked };
     asked.slot = index;
-    of_port(slot, segment.port, now, asked);
+    meant::of_port(slot, segment.port, now, asked);
     if read(&asked.mask) == 0 || segment.len == 0 && read(&asked.asks) == 0 {
         return None;
     }
@@ -85,7 +84,7 @@ fn observe(skb: *mut __sk_buff) -> Option<Course> {
     unsafe {
         let state = (*sk).state;
         if slot.flags & slot_flag::CGROUPS != 0 {
-            members(skb, sk, slot, &mut asked.mask);
+            meant::members(skb, sk, slot, &mut asked.mask);
         }
         if state == ESTABLISHED && read(&asked.mask) != 0 {
             if segment.len == 0 {
@@ -142,60 +141,15 @@ fn observe(skb: *mut __sk_buff) -> Option<Course> {
 
 /// What stands in a map: where the verifier forgets values, paths merge.
 #[inline(always)]
-fn read(place: &u32) -> u32 {
+pub fn read(place: &u32) -> u32 {
     // SAFETY: a reference.
     unsafe { core::ptr::read_volatile(place) }
 }
 
 #[inline(always)]
-fn write(place: &mut u32, value: u32) {
+pub fn write(place: &mut u32, value: u32) {
     // SAFETY: a reference.
     unsafe { core::ptr::write_volatile(place, value) };
-}
-
-/// Exchanges on this port that act now.
-#[inline(always)]
-fn of_port(slot: &HttpSlot, port: u32, now: u64, asked: &mut Asked) {
-    let Asked { mask, asks, .. } = asked;
-    write(mask, 0);
-    write(asks, 0);
-    let mut k = 0;
-    while k < EXCHANGES_PER_DEVICE {
-        if k as u32 >= slot.count {
-            break;
-        }
-        if let Some(rule) = EXCHANGES_MAP.get(slot.exchanges[k])
-            && rule.port == port
-            && now < rule.deadline_ns
-        {
-            write(mask, read(mask) | 1 << k);
-            if rule.flags & rule_flag::ASKS != 0 {
-                write(asks, read(asks) | 1 << k);
-            }
-        }
-        k += 1;
-    }
-}
-
-/// Leaves of these exchanges those that the socket's cgroup belongs to.
-#[inline(always)]
-unsafe fn members(skb: *mut __sk_buff, sk: *mut bpf_sock, slot: &HttpSlot, mask: &mut u32) {
-    // SAFETY: the socket is held by the caller. A packet that has its socket tells its cgroups;
-    // the stack would look the same socket up.
-    let assigned = unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) == 0 };
-    let mut k = 0;
-    while k < EXCHANGES_PER_DEVICE {
-        if let Some(rule) = EXCHANGES_MAP.get(slot.exchanges[k])
-            && rule.cgroup != 0
-        {
-            // SAFETY: plain helper call.
-            let own = unsafe { bpf_skb_ancestor_cgroup_id(skb, rule.cgroup_level as i32) };
-            if !assigned || own != rule.cgroup {
-                write(mask, read(mask) & !(1 << k));
-            }
-        }
-        k += 1;
-    }
 }
 
 /// The socket that a segment is for, held for the caller; null where there is none.
