@@ -37,10 +37,12 @@ fn appoint(skb: *mut __sk_buff) -> Option<()> {
     if sk.is_null() {
         return None;
     }
-    // SAFETY: not null.
-    unsafe { leave::look(sk) };
-    // SAFETY: not null.
-    let until = unsafe { core::ptr::read_volatile(&raw const connection(sk.cast(), 0)?.until) };
+    // SAFETY: not null; volatile, or the read is merged with others.
+    let until = unsafe {
+        let mut c = connection(sk.cast(), 0);
+        leave::look(sk, c.as_deref_mut());
+        core::ptr::read_volatile(&raw const c?.until)
+    };
     if until == 0 || until <= alive()? {
         return None;
     }

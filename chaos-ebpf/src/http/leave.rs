@@ -1,9 +1,8 @@
 //! Sockets that leave their maps while their connections go on.
 //!
 //! A server whose thread waits in `recv` is told `EAGAIN`, which it has not asked for, when it is woken
-//! by anything but data and its socket is in a map (`tcp_msg_wait_data`, `tcp_bpf_recvmsg`, seen on 6.1
-//! to 6.18); most servers close the connection then. Signals wake it, a freezer does, and so does room
-//! to send: where the end of a large response had to wait for some, the kernel tells so once more when
+//! by anything but data and its socket is in a map (`tcp_msg_wait_data`, `tcp_bpf_recvmsg`, seen on 6.18);
+//! most servers close the connection then. Signals wake it, a freezer does, and so does room to send: where the end of a large response had to wait for some, the kernel tells so once more when
 //! there is plenty (`SOCK_NOSPACE`, `sk_stream_write_space`).
 //!
 //! So a socket whose file is not one that never waits leaves with the first packet behind which nothing is
@@ -18,7 +17,7 @@ use chaos_abi::detour::{HAD, Reader, place, reader as state};
 use crate::chunk;
 use crate::maps::{
     ASKED, Connection, DIVERTED, PHASE_BODY, PHASE_HEAD, PHASE_REST, READERS, SOCKETS, STREAMS,
-    connection, peek, reader,
+    peek, reader,
 };
 use crate::turn::{copied, load};
 
@@ -26,15 +25,15 @@ use crate::turn::{copied, load};
 const NO_SPACE: u64 = 1 << 2;
 const NONBLOCKING: u32 = 0o4000;
 
-/// Takes a socket that sends a packet out of the maps, where it has to and can.
+/// Takes a socket that sends a packet out of the maps, where it has to and can. `c` is what is known of it.
 ///
 /// # Safety
 /// `sk` is a full socket that the verifier knows.
 #[inline(always)]
-pub unsafe fn look(sk: *mut bpf_sock) {
+pub unsafe fn look(sk: *mut bpf_sock, c: Option<&mut Connection>) {
     // SAFETY: as promised.
     unsafe {
-        let joined = connection(sk.cast(), 0).filter(|c| c.id != 0);
+        let joined = c.filter(|c| c.id != 0);
         let reading = reader(sk.cast(), 0).filter(|reader| reader.state != state::LEFT);
         if joined.is_none() && reading.is_none() {
             return;

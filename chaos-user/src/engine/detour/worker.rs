@@ -104,6 +104,7 @@ impl Detour {
             frames: Frames::default(),
             desk: Desk::new(Arc::new([]), limits),
             sockets: Sockets { source, poll, open: BTreeMap::new() },
+            looks_at: 0,
             is_broken: false,
         };
         let thread = std::thread::Builder::new()
@@ -175,6 +176,8 @@ struct Worker {
     frames: Frames,
     desk: Desk,
     sockets: Sockets,
+    /// When to look for room in sockets that had none, nanoseconds of `CLOCK_MONOTONIC`.
+    looks_at: u64,
     is_broken: bool,
 }
 
@@ -202,15 +205,20 @@ impl Worker {
 
     /// When something is to be done, nanoseconds of `CLOCK_MONOTONIC`.
     fn next_look(&self) -> Option<u64> {
-        let for_room = self.desk.full().next().map(|_| monotonic_ns() + PACE_NS);
+        let for_room = self.desk.full().next().map(|_| self.looks_at);
         for_room.into_iter().chain(self.desk.next_due()).min()
     }
 
     /// Who polls for room has the kernel tell of it everybody who waits at the socket, and a server's
     /// thread in `recv` would be told that there is nothing to read. So it is only looked.
     fn look_for_room(&mut self) {
+        let now = monotonic_ns();
+        if now < self.looks_at {
+            return;
+        }
+        self.looks_at = now + PACE_NS;
         for id in self.desk.full().collect::<Vec<_>>() {
-            self.desk.writable(id, monotonic_ns(), &mut self.sockets);
+            self.desk.writable(id, now, &mut self.sockets);
         }
     }
 
@@ -307,14 +315,10 @@ struct Sockets {
 impl Sockets {
     /// What is held of it cannot go on.
     fn lost(&mut self, connection: u64) -> Sent {
-        if let Some(fd) = self.close(connection) {
+        if let Some(fd) = self.open.remove(&connection) {
             hold::reset(fd.as_fd());
         }
         Sent::Gone
-    }
-
-    fn close(&mut self, connection: u64) -> Option<OwnedFd> {
-        self.open.remove(&connection)
     }
 }
 
@@ -375,7 +379,7 @@ impl Exits for Sockets {
     }
 
     fn finish(&mut self, connection: u64) {
-        if let Some(fd) = self.close(connection) {
+        if let Some(fd) = self.open.remove(&connection) {
             // SAFETY: a valid descriptor. The server goes on writing to nobody.
             unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) };
         }
@@ -384,7 +388,7 @@ impl Exits for Sockets {
     fn reset(&mut self, connection: u64) {
         if let Some(connection) = of_requests(connection) {
             self.source.cut(connection);
-        } else if let Some(fd) = self.close(connection) {
+        } else if let Some(fd) = self.open.remove(&connection) {
             hold::reset(fd.as_fd());
         }
     }
@@ -393,6 +397,6 @@ impl Exits for Sockets {
         if let Some(exit) = self.open.get(&connection) {
             self.source.drained(exit.as_fd(), taken, is_over);
         }
-        self.close(connection);
+        self.open.remove(&connection);
     }
 }

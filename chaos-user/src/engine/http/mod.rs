@@ -18,7 +18,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use chaos_abi::detour::AskedPort;
-use chaos_abi::http::{HttpCounters, HttpSlot, slot_flag};
+use chaos_abi::http::{HttpCounters, HttpSlot, rule_flag, slot_flag};
 use chaos_abi::limit;
 
 use self::agency::Agency;
@@ -155,13 +155,17 @@ impl Exchanges {
             }
         }
         let wire = wire::wire(exchange, deadline_ns);
+        // A request that is cut has no response, and its socket joins no map.
+        let joins = wire.rule.flags & rule_flag::CUT == 0;
         self.loaded()?.set_rule(index, *wire.rule, &wire.tail)?;
         for device in devices {
             if !self.hooks.contains_key(device) {
                 let hook = self.hook(device)?;
                 self.hooks.insert(device.clone(), hook);
             }
-            self.look_at_leaving(device, exchange.edit.delay.is_some())?;
+            if joins {
+                self.look_at_leaving(device, exchange.edit.delay.is_some())?;
+            }
             if let Some(hook) = self.hooks.get_mut(device) {
                 hook.exchanges.insert(exchange.id.clone());
             }

@@ -75,35 +75,19 @@ impl Object {
         let sockets = sockets.fd().try_clone().map_err(too_old)?;
         message(&mut ebpf, RESPONSE, &sockets)?;
         let mut object = Self { ebpf, request, hold, is_accepting: false };
-        if let Err(error) = object.tell_places()? {
-            tracing::warn!(
+        match places() {
+            Ok(all) => {
+                for (place, at) in (0..).zip(all) {
+                    object.set("PLACES", place, *at)?;
+                }
+            }
+            Err(error) => tracing::warn!(
                 %error,
                 "this kernel does not tell its types: a server whose thread waits for requests may be \
                  woken by none after a large response of a connection that was meant"
-            );
+            ),
         }
         Ok(object)
-    }
-
-    /// Tells the programs where the kernel keeps things; whether it says so itself.
-    fn tell_places(&mut self) -> Result<Result<(), &'static io::Error>, EngineError> {
-        static FOUND: LazyLock<io::Result<[u32; place::ALL as usize]>> = LazyLock::new(|| {
-            btf::offsets([
-                ("tcp_sock", "copied_seq"),
-                ("sock", "sk_socket"),
-                ("socket", "flags"),
-                ("socket", "file"),
-                ("file", "f_flags"),
-            ])
-        });
-        let all = match &*FOUND {
-            Ok(all) => all,
-            Err(error) => return Ok(Err(error)),
-        };
-        for (place, at) in (0..).zip(all) {
-            self.set("PLACES", place, *at)?;
-        }
-        Ok(Ok(()))
     }
 
     /// Says where bytes are handed over to. What is sent on `own` tells the programs who we are;
@@ -252,7 +236,7 @@ impl Object {
     /// [`EngineError::Unsupported`] where the kernel does not tell what is needed, else what it says.
     pub fn ask(&mut self, port: AskedPort) -> Result<(), EngineError> {
         if !self.is_accepting {
-            self.tell_places()?.map_err(|e| EngineError::Unsupported {
+            places().as_ref().map_err(|e| EngineError::Unsupported {
                 mechanism: "editing HTTP requests",
                 reason: format!("this kernel does not tell its types: {e}"),
                 way_out: "use a kernel with CONFIG_DEBUG_INFO_BTF on the nodes of the targets",
@@ -420,6 +404,20 @@ impl Object {
         let values = map.get(&index, 0).map_err(map_error(name))?;
         Ok(values.iter().map(|Pod(value)| *value).collect())
     }
+}
+
+/// Where the kernel keeps what programs look at, in the order of [`place`]; it says so itself.
+fn places() -> &'static io::Result<[u32; place::ALL as usize]> {
+    static FOUND: LazyLock<io::Result<[u32; place::ALL as usize]>> = LazyLock::new(|| {
+        btf::offsets([
+            ("tcp_sock", "copied_seq"),
+            ("sock", "sk_socket"),
+            ("socket", "flags"),
+            ("socket", "file"),
+            ("file", "f_flags"),
+        ])
+    });
+    &FOUND
 }
 
 /// Loads a program that sees what the sockets of a map send.
